@@ -1,0 +1,1 @@
+"""The three services of Baton, in the order in which a lead meets them: `scoring`, `handoff`, `notifier`."""

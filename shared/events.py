@@ -1,0 +1,582 @@
+"""Everything the services say to each other: typed, immutable, past tense; CloudEvents 1.0, binary mode, on the wire.
+
+Instants are aware and UTC. Scores and points are exact to 0.01. Reading is strict: what is missing or malformed is an
+`EventUnreadable`, never an invented value; unknown fields are ignored, so that a version can grow. Every event type has
+a golden example in `tests/contracts/golden`, and a test refuses a change that is not additive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+
+import msgspec
+
+from shared.bus import Headers, Message, Record
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+Scalar = str | int | float | bool | None
+
+SPEC_VERSION = b"1.0"
+CONTENT_TYPE = b"application/json"
+TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class EventUnreadable(ValueError):
+    """A record that is no event of ours; the message says which attribute is wrong and what was expected."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened. `type`, `topic` and the record's key say where it travels; subclasses are the closed set `EVENTS`."""
+
+    type: ClassVar[str]
+    topic: ClassVar[str]
+
+    @property
+    def key(self) -> str:
+        raise TypeError(f"{type(self).__name__} has no key")
+
+
+class LeadEvent(Event, frozen=True, kw_only=True):
+    """An event in the lane of one lead."""
+
+    lead_id: str
+
+    @property
+    def key(self) -> str:
+        return self.lead_id
+
+
+# baton.activities.v1
+
+
+class ActivityRecorded(LeadEvent, frozen=True, kw_only=True):
+    """One thing a lead did, or one fact learnt about it. `attributes` are facts without contact details.
+
+    `agreement_version` is the one in force when it was received, None without one. `occurred_at` is never later than
+    `received_at`; `occurred_at_replaced` says that the sender's clock ran ahead. `qualify_any_age`: may make an MQL
+    although older than the agreement's `qualify_max_age`.
+    """
+
+    type = "activity.recorded"
+    topic = "baton.activities.v1"
+    activity_id: str
+    kind: str
+    source: str
+    source_id: str
+    occurred_at: Instant
+    received_at: Instant
+    agreement_version: int | None = None
+    properties: dict[str, Scalar] = {}
+    attributes: dict[str, Scalar] = {}
+    occurred_at_replaced: bool = False
+    qualify_any_age: bool = False
+
+
+class IdentityMerged(Event, frozen=True, kw_only=True):
+    """Evidence that two lead ids are one person. `weak` (an anonymous id) joins a provisional lead to a known one, once."""
+
+    type = "identity.merged"
+    topic = "baton.activities.v1"
+    absorbed_id: str
+    survivor_id: str
+    evidence: Literal["weak", "strong"]
+    cause: str
+    received_at: Instant
+
+    @property
+    def key(self) -> str:
+        return self.absorbed_id
+
+
+# baton.crm.v1
+
+
+class TouchRecorded(LeadEvent, frozen=True, kw_only=True):
+    """What a person of sales did for the lead. `by` is the performer as the sender names him: e-mail or rep id."""
+
+    type = "touch.recorded"
+    topic = "baton.crm.v1"
+    touch_id: str
+    kind: str
+    by: str
+    source: str
+    source_id: str
+    occurred_at: Instant
+    received_at: Instant
+    outcome: str | None = None
+
+
+class OpportunityChanged(LeadEvent, frozen=True, kw_only=True):
+    """The state of a deal as the CRM tells it at `occurred_at`; `stage` is the CRM's own word, mapped by the agreement."""
+
+    type = "opportunity.changed"
+    topic = "baton.crm.v1"
+    opportunity_id: str
+    stage: str
+    source: str
+    source_id: str
+    occurred_at: Instant
+    received_at: Instant
+    name: str | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+    owner: str | None = None
+    product: str | None = None
+    motion: str | None = None
+    reason: str | None = None
+
+
+# baton.scores.v1, baton.leads.v1
+
+
+class ExplanationLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a score; the points of all lines of a dimension sum to it exactly (0.01).
+
+    `kind` rule: `count` activities (or the attribute) earned `points` after limits and decay; group_cap, group_floor,
+    dimension_cap, dimension_floor: what a bound took away or added.
+    """
+
+    kind: Literal["rule", "group_cap", "group_floor", "dimension_cap", "dimension_floor"]
+    dimension: str
+    group: str | None = None
+    rule: str | None = None
+    count: int = 0
+    points: float = 0.0
+
+
+class LeadScored(LeadEvent, frozen=True, kw_only=True):
+    """A displayed score or bucket changed. `version` counts up per (lead, scorecard): a reader ignores an older one."""
+
+    type = "lead.scored"
+    topic = "baton.scores.v1"
+    scorecard: str
+    product: str
+    motion: str
+    score: float
+    dimensions: dict[str, float]
+    bucket: str
+    cycle: int
+    version: int
+    agreement_version: int
+    as_of: Instant
+
+
+class MqlQualified(LeadEvent, frozen=True, kw_only=True):
+    """A lead met the agreement's qualification, once per (lead, product, motion, cycle); the lead's clock starts at `qualified_at`.
+
+    The only event with contact details (`contact`: email, name, company, phone ... as known).
+    """
+
+    type = "mql.qualified"
+    topic = "baton.leads.v1"
+    mql_id: str
+    product: str
+    motion: str
+    cycle: int
+    scorecard: str
+    score: float
+    dimensions: dict[str, float]
+    bucket: str
+    clause: str
+    raised_hand: bool
+    agreement_version: int
+    qualified_at: Instant
+    explanation: list[ExplanationLine]
+    contact: dict[str, str] = {}
+    attributes: dict[str, Scalar] = {}
+
+
+class MqlRetractionRequested(LeadEvent, frozen=True, kw_only=True):
+    """Scoring asks to take an MQL back; handoff decides and answers."""
+
+    type = "mql.retraction_requested"
+    topic = "baton.leads.v1"
+    mql_id: str
+    reason: str
+    requested_at: Instant
+
+
+class LeadMerged(Event, frozen=True, kw_only=True):
+    """`absorbed_id` is from now on `survivor_id` (a root); applied once, by the scorer."""
+
+    type = "lead.merged"
+    topic = "baton.leads.v1"
+    absorbed_id: str
+    survivor_id: str
+    merged_at: Instant
+
+    @property
+    def key(self) -> str:
+        return self.absorbed_id
+
+
+class LeadErased(LeadEvent, frozen=True, kw_only=True):
+    """Everything personal about the lead is to be forgotten."""
+
+    type = "lead.erased"
+    topic = "baton.leads.v1"
+    erased_at: Instant
+
+
+# baton.handoffs.v1
+
+
+class HandoffEvent(Event, frozen=True, kw_only=True):
+    """One transition of a handoff. The record's key stays `opened_for`, the lead it was opened under.
+
+    `lead_id` is the current lead (after merges); `version` the handoff row's, counting up; `actor` a rep's id, a head's
+    e-mail, `baton` or a source. `ends_cycle` with `ended_at`: the lead may qualify again from then on.
+    """
+
+    topic = "baton.handoffs.v1"
+    handoff_id: str
+    mql_id: str
+    opened_for: str
+    lead_id: str
+    product: str
+    motion: str
+    cycle: int
+    agreement_version: int
+    version: int
+    state: str
+    at: Instant
+    actor: str
+    cause: str
+    from_state: str | None = None
+    owner: str | None = None
+    previous_owner: str | None = None
+    pool: str | None = None
+    reason: str | None = None
+    reason_class: str | None = None
+    touch_id: str | None = None
+    ends_cycle: bool = False
+    ended_at: Instant | None = None
+
+    @property
+    def key(self) -> str:
+        return self.opened_for
+
+
+class HandoffAssigned(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.assigned"
+
+
+class HandoffUnrouted(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.unrouted"
+
+
+class HandoffAccepted(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.accepted"
+
+
+class HandoffTouched(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.touched"
+
+
+class HandoffRejected(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.rejected"
+
+
+class HandoffRecycled(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.recycled"
+
+
+class HandoffReassigned(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.reassigned"
+
+
+class HandoffExpired(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.expired"
+
+
+class HandoffQualified(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.qualified"
+
+
+class HandoffOpportunity(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.opportunity"
+
+
+class HandoffWon(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.won"
+
+
+class HandoffLost(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.lost"
+
+
+class HandoffRetracted(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.retracted"
+
+
+class HandoffRetractionRefused(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.retraction_refused"
+
+
+class HandoffMerged(HandoffEvent, frozen=True, kw_only=True):
+    type = "handoff.merged"
+
+
+class SlaEvent(Event, frozen=True, kw_only=True):
+    """One clock of a handoff. `subject` is whose clock it is: `lead`, or the rep's id.
+
+    `elapsed_seconds` is working time from `started_at` to `at`, `wall_seconds` beside it; `late_report`: met by a touch
+    that was reported after the breach.
+    """
+
+    topic = "baton.handoffs.v1"
+    clock_id: str
+    handoff_id: str
+    mql_id: str
+    opened_for: str
+    lead_id: str
+    milestone: str
+    subject: str
+    policy: str
+    agreement_version: int
+    version: int
+    started_at: Instant
+    due_at: Instant
+    at: Instant
+    elapsed_seconds: float
+    wall_seconds: float
+    owner: str | None = None
+    manager: str | None = None
+    warn_at_percent: int | None = None
+    late_report: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.opened_for
+
+
+class SlaWarned(SlaEvent, frozen=True, kw_only=True):
+    type = "sla.warned"
+
+
+class SlaBreached(SlaEvent, frozen=True, kw_only=True):
+    type = "sla.breached"
+
+
+class SlaMet(SlaEvent, frozen=True, kw_only=True):
+    type = "sla.met"
+
+
+# baton.nurture.v1
+
+
+class NurtureEvent(Event, frozen=True, kw_only=True):
+    """What marketing's automation is told. `version` is the handoff row's: an older one than the last seen is ignored."""
+
+    topic = "baton.nurture.v1"
+    handoff_id: str
+    mql_id: str
+    opened_for: str
+    lead_id: str
+    version: int
+    at: Instant
+
+    @property
+    def key(self) -> str:
+        return self.opened_for
+
+
+class NurtureSuspended(NurtureEvent, frozen=True, kw_only=True):
+    """The nurture lock: marketing's automation leaves the lead alone until further word."""
+
+    type = "nurture.suspended"
+
+
+class NurtureRequested(NurtureEvent, frozen=True, kw_only=True):
+    """Back to nurture, on this track, for this reason; not before `wake_at`, where there is one."""
+
+    type = "nurture.requested"
+    track: str
+    reason: str
+    reason_class: str
+    wake_at: Instant | None = None
+
+
+class NurtureResumed(NurtureEvent, frozen=True, kw_only=True):
+    """The lock is lifted without a new track."""
+
+    type = "nurture.resumed"
+
+
+# baton.agreements.v1
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """Who signed which exact content (hex SHA-256 of its UTF-8 bytes), and when."""
+
+    party: Literal["marketing", "sales"]
+    signed_by: str
+    sha256: str
+    signed_at: Instant
+
+
+class AgreementPublished(Event, frozen=True, kw_only=True):
+    """A version of the agreement is in force from `effective_from`. `content` is the signed YAML, byte for byte."""
+
+    type = "agreement.published"
+    topic = "baton.agreements.v1"
+    agreement: str
+    version: int
+    sha256: str
+    content: str
+    signatures: list[Signature]
+    published_at: Instant
+    effective_from: Instant
+
+    @property
+    def key(self) -> str:
+        return self.agreement
+
+
+EVENTS: Mapping[str, type[Event]] = {
+    event.type: event
+    for event in (
+        ActivityRecorded,
+        IdentityMerged,
+        TouchRecorded,
+        OpportunityChanged,
+        LeadScored,
+        MqlQualified,
+        MqlRetractionRequested,
+        LeadMerged,
+        LeadErased,
+        HandoffAssigned,
+        HandoffUnrouted,
+        HandoffAccepted,
+        HandoffTouched,
+        HandoffRejected,
+        HandoffRecycled,
+        HandoffReassigned,
+        HandoffExpired,
+        HandoffQualified,
+        HandoffOpportunity,
+        HandoffWon,
+        HandoffLost,
+        HandoffRetracted,
+        HandoffRetractionRefused,
+        HandoffMerged,
+        SlaWarned,
+        SlaBreached,
+        SlaMet,
+        NurtureSuspended,
+        NurtureRequested,
+        NurtureResumed,
+        AgreementPublished,
+    )
+}
+
+
+# On the wire
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[E_co]):
+    """An event as a handler gets it: with its CloudEvents attributes, and the record it came in."""
+
+    event: E_co
+    id: str
+    source: str
+    time: datetime
+    traceparent: str
+    record: Record
+
+
+_encoder = msgspec.json.Encoder()
+_decoders = {name: msgspec.json.Decoder(event) for name, event in EVENTS.items()}
+
+
+def encode(event: Event, *, event_id: str, source: str, time: datetime, traceparent: str) -> Message:
+    """The message that carries the event. `time`: when it was emitted; `source`: the CloudEvents source, e.g. /baton/scoring."""
+    headers: Headers = (
+        ("ce_specversion", SPEC_VERSION),
+        ("ce_id", event_id.encode()),
+        ("ce_type", event.type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_time", time.astimezone(UTC).isoformat().encode()),
+        ("content-type", CONTENT_TYPE),
+        ("traceparent", traceparent.encode()),
+    )
+    return Message(topic=event.topic, key=event.key.encode(), value=_encoder.encode(event), headers=headers)
+
+
+def decode(record: Record) -> Received[Event]:
+    """The event in a record. Raises `EventUnreadable`."""
+    if record.unreadable is not None:
+        raise EventUnreadable(record.unreadable)
+    attributes = _attributes(record.headers)
+    _expect(attributes, "ce_specversion", SPEC_VERSION.decode())
+    _expect(attributes, "content-type", CONTENT_TYPE.decode())
+    name = _required(attributes, "ce_type")
+    decoder = _decoders.get(name)
+    if decoder is None or EVENTS[name].topic != record.topic:
+        allowed = ", ".join(known for known, event in EVENTS.items() if event.topic == record.topic)
+        raise EventUnreadable(f"ce_type {name!r} does not belong on {record.topic}; allowed: {allowed or 'none'}")
+    try:
+        event = decoder.decode(record.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EventUnreadable(f"{name}: {error}") from error
+    if record.key != event.key.encode():
+        raise EventUnreadable(f"{name}: the record's key is not the event's")
+    return Received(
+        event=event,
+        id=_required(attributes, "ce_id"),
+        source=_required(attributes, "ce_source"),
+        time=_time(attributes),
+        traceparent=_traceparent(attributes),
+        record=record,
+    )
+
+
+def _attributes(headers: Headers) -> dict[str, str]:
+    attributes: dict[str, str] = {}
+    for name, value in headers:
+        if name in attributes:
+            raise EventUnreadable(f"header {name} stands twice")
+        try:
+            attributes[name] = value.decode()
+        except UnicodeDecodeError as error:
+            raise EventUnreadable(f"header {name} is not UTF-8") from error
+    return attributes
+
+
+def _required(attributes: Mapping[str, str], name: str) -> str:
+    value = attributes.get(name)
+    if not value:
+        raise EventUnreadable(f"required attribute {name} is missing")
+    return value
+
+
+def _expect(attributes: Mapping[str, str], name: str, expected: str) -> None:
+    value = _required(attributes, name)
+    if value != expected:
+        raise EventUnreadable(f"{name} is {value!r}, expected {expected!r}")
+
+
+def _time(attributes: Mapping[str, str]) -> datetime:
+    value = _required(attributes, "ce_time")
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise EventUnreadable(f"ce_time {value!r} is not an RFC 3339 time") from error
+    if time.tzinfo is None:
+        raise EventUnreadable(f"ce_time {value!r} has no zone")
+    return time.astimezone(UTC)
+
+
+def _traceparent(attributes: Mapping[str, str]) -> str:
+    value = _required(attributes, "traceparent")
+    if not TRACEPARENT.fullmatch(value):
+        raise EventUnreadable(f"traceparent {value!r} is not a W3C trace context")
+    return value
