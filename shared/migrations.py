@@ -115,6 +115,7 @@ def create_spine_tables() -> None:
         sa.Column("body", sa.Text, nullable=False),
         sa.Column("created_at", Instant, nullable=False),
     )
+    op.create_index("idempotency_created", "idempotency", ["created_at"])
 
 
 def drop_spine_tables() -> None:
