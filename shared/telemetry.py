@@ -1,11 +1,27 @@
-"""What on-call engineers see: logs without personal data, a trace id that follows a lead, Prometheus metrics."""
+"""What on-call engineers see: logs without personal data, a trace id that follows a lead, Prometheus metrics.
+
+The metrics are declared here, in one place, at import, on a registry of their own: they are counters in memory, need
+nothing to be open, and one name must mean one thing in all services. `service` is always the first label.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+E_MAIL = re.compile(r"[^\s@\"'<>()\[\]{},;:=|/\\]{1,64}@[^\s@\"'<>()\[\]{},;:=|/\\]{1,253}")
+REGISTRY = CollectorRegistry()
 
 _traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
@@ -20,6 +36,12 @@ def traceparent() -> str:
     return _traceparent.get() or new_traceparent()
 
 
+def trace_id() -> str | None:
+    """The trace of what is being done now, if it belongs to one."""
+    context = _traceparent.get()
+    return context.split("-")[1] if context else None
+
+
 @contextmanager
 def tracing(context: str) -> Iterator[None]:
     """What happens inside belongs to this trace context."""
@@ -28,3 +50,99 @@ def tracing(context: str) -> Iterator[None]:
         yield
     finally:
         _traceparent.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Labels stand behind each name, in order."""
+
+    events_emitted: Counter  # service, type
+    events_published: Counter  # service
+    outbox_waiting: Gauge  # service
+    outbox_parked: Gauge  # service
+    records_handled: Counter  # service, topic
+    records_dead: Counter  # service, topic, reason
+    batches_retried: Counter  # service
+    consumer_position_seconds: Gauge  # service, topic, partition
+    keys_refused: Counter  # reason
+    http_requests: Counter  # method, route, status
+    http_seconds: Histogram  # method, route
+    loop_lag_seconds: Gauge
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"baton_{name}", text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"baton_{name}", text, labels, registry=REGISTRY)
+
+
+metrics = Metrics(
+    events_emitted=_counter("events_emitted", "Events written to the outbox", "service", "type"),
+    events_published=_counter("events_published", "Outbox rows the log has taken", "service"),
+    outbox_waiting=_gauge("outbox_waiting", "Outbox rows not yet published", "service"),
+    outbox_parked=_gauge("outbox_parked", "Outbox rows the log refused: somebody must look", "service"),
+    records_handled=_counter("records_handled", "Records whose transaction was committed", "service", "topic"),
+    records_dead=_counter("records_dead", "Records sent to the dead-letter topic", "service", "topic", "reason"),
+    batches_retried=_counter("batches_retried", "Transactions of a consumer run again", "service"),
+    consumer_position_seconds=_gauge(
+        "consumer_position_seconds",
+        "Time stamp of the last record applied, seconds since 1970",
+        "service",
+        "topic",
+        "partition",
+    ),
+    keys_refused=_counter("keys_refused", "Requests without a right API key", "reason"),
+    http_requests=_counter("http_requests", "HTTP requests answered", "method", "route", "status"),
+    http_seconds=Histogram(
+        "baton_http_seconds", "Time to the answer of an HTTP request", ("method", "route"), registry=REGISTRY
+    ),
+    loop_lag_seconds=_gauge("loop_lag_seconds", "How late the event loop woke a sleeper"),
+)
+
+
+def set_up_logging(*, level: str = "info", style: Literal["json", "console"] = "json") -> None:
+    """One line an event on standard error, ISO UTC time, trace id; the standard library's loggers come the same way."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_trace_id,
+    ]
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if style == "json":
+        last.append(structlog.processors.format_exc_info)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*last, renderer, _mask])
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for noisy in ("aiokafka", "alembic", "aiosqlite", "httpx", "uvicorn"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+
+def without_e_mails(text: str) -> str:
+    """The text with everything that looks like an e-mail address masked."""
+    return E_MAIL.sub("[e-mail]", text) if "@" in text else text
+
+
+def _add_trace_id(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    current = trace_id()
+    if current is not None:
+        entry.setdefault("trace_id", current)
+    return entry
+
+
+def _mask(_: WrappedLogger, __: str, line: EventDict | str) -> str:
+    """The last line of defence: a driver's error quotes values, and so does a careless log call."""
+    return without_e_mails(str(line))
