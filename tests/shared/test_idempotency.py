@@ -14,7 +14,7 @@ from tests.support import Databases
 
 CREATE = sql("CREATE TABLE effects (name text)")
 EFFECT = sql("INSERT INTO effects (name) VALUES ('done')")
-EFFECTS = sql("SELECT count(*) AS count FROM effects")
+EFFECTS = sql("SELECT count(*) AS total FROM effects")
 KEYS = sql("SELECT key FROM idempotency ORDER BY key")
 AGE = sql("UPDATE idempotency SET created_at = :at")
 ACCEPT = request_hash("POST", "/v1/handoffs/handoff_1/accept", b'{"by": "ana"}')
@@ -55,7 +55,7 @@ async def request(
 async def effects(database: Database) -> int:
     row = await database.read(lambda session: session.first(EFFECTS))
     assert row is not None
-    return int(row.count)
+    return int(row.total)
 
 
 async def test_a_repeat_gets_the_first_answer_and_has_no_second_effect(database: Database) -> None:
