@@ -49,7 +49,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a consumer is given. `unreadable` says why the client could not decode it (then value and headers are empty)."""
+    """What a consumer is given. `unreadable`: why the client could not decode it (value and headers are empty then)."""
 
     topic: str
     partition: int
@@ -145,7 +145,7 @@ class Bus(Protocol):
     def consumer(self, group: str, topics: Sequence[str], listener: Listener) -> Consumer: ...
 
     async def ranges(self, topics: Sequence[str]) -> dict[TopicPartition, OffsetRange]:
-        """Held offsets of every partition of these topics, without a group. Raises `BusUnavailable`; unknown topics are absent."""
+        """Held offsets of every partition of these topics; unknown topics are absent. Raises `BusUnavailable`."""
         ...
 
     async def read(

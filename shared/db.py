@@ -210,7 +210,7 @@ class Database:
                     raise StatementTimeout(_short(error)) from error
                 if attempt == (attempts or self.limits.attempts):
                     raise DatabaseUnavailable(_short(error)) from error
-            await asyncio.sleep(BACK_OFF_SECONDS * attempt * (0.5 + random.random()))  # noqa: S311 - jitter, no secret
+            await asyncio.sleep(BACK_OFF_SECONDS * attempt * (0.5 + random.random()))
         raise AssertionError("unreachable")
 
     async def read(self, work: Work[T]) -> T:

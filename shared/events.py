@@ -31,7 +31,7 @@ class EventUnreadable(ValueError):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened. `type`, `topic` and the record's key say where it travels; subclasses are the closed set `EVENTS`."""
+    """What happened. `type`, `topic` and the record's key say where it travels; the closed set is `EVENTS`."""
 
     type: ClassVar[str]
     topic: ClassVar[str]
@@ -78,7 +78,7 @@ class ActivityRecorded(LeadEvent, frozen=True, kw_only=True):
 
 
 class IdentityMerged(Event, frozen=True, kw_only=True):
-    """Evidence that two lead ids are one person. `weak` (an anonymous id) joins a provisional lead to a known one, once."""
+    """Evidence that two lead ids are one person; `weak` (an anonymous id) joins a provisional lead to a known one."""
 
     type = "identity.merged"
     topic = "baton.activities.v1"
@@ -112,7 +112,7 @@ class TouchRecorded(LeadEvent, frozen=True, kw_only=True):
 
 
 class OpportunityChanged(LeadEvent, frozen=True, kw_only=True):
-    """The state of a deal as the CRM tells it at `occurred_at`; `stage` is the CRM's own word, mapped by the agreement."""
+    """A deal as the CRM tells it at `occurred_at`; `stage` is the CRM's own word, which the agreement maps."""
 
     type = "opportunity.changed"
     topic = "baton.crm.v1"
@@ -167,7 +167,9 @@ class LeadScored(LeadEvent, frozen=True, kw_only=True):
 
 
 class MqlQualified(LeadEvent, frozen=True, kw_only=True):
-    """A lead met the agreement's qualification, once per (lead, product, motion, cycle); the lead's clock starts at `qualified_at`.
+    """A lead met the agreement's qualification, once per (lead, product, motion, cycle).
+
+    The lead's clock starts at `qualified_at`.
 
     The only event with contact details (`contact`: email, name, company, phone ... as known).
     """
@@ -421,7 +423,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgreementPublished(Event, frozen=True, kw_only=True):
-    """A version of the agreement is in force from `effective_from`. `content` is the signed YAML, byte for byte."""
+    """A version of the agreement, in force from `effective_from`. `content`: the signed YAML, byte for byte."""
 
     type = "agreement.published"
     topic = "baton.agreements.v1"
@@ -498,7 +500,7 @@ _decoders = {name: msgspec.json.Decoder(event) for name, event in EVENTS.items()
 
 
 def encode(event: Event, *, event_id: str, source: str, time: datetime, traceparent: str) -> Message:
-    """The message that carries the event. `time`: when it was emitted; `source`: the CloudEvents source, e.g. /baton/scoring."""
+    """The message that carries the event. `time`: when it was emitted; `source`: e.g. /baton/scoring."""
     headers: Headers = (
         ("ce_specversion", SPEC_VERSION),
         ("ce_id", event_id.encode()),

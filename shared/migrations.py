@@ -37,7 +37,7 @@ class Migrated:
 
 
 def migrate(url: str, *, service: str, directory: Path, revision: str = "head") -> Migrated:
-    """Bring a service's database to a revision: `head`, `base`, or an older one's id. Blocking; makes the schema or file."""
+    """Bring a service's database to a revision: `head`, `base`, or an older one's id. Blocking."""
     engine = _engine(url, service)
     try:
         with engine.connect() as connection, _locked(engine, service):
@@ -73,7 +73,7 @@ def run_in_alembic() -> None:
 
 
 def create_spine_tables() -> None:
-    """For the first migration of each service: its positions in the log, its outbox, its answers to repeated requests."""
+    """For each service's first migration: its positions in the log, outbox, answers to repeated requests."""
     op.create_table(
         "positions",
         sa.Column("topic", sa.Text, primary_key=True),

@@ -21,7 +21,7 @@ class Outcome(Exception):
 
 
 class RetryLater(Outcome):
-    """Something this record needs is not there yet: its lane waits `delay`, the others go on; after 15 minutes, dead letter."""
+    """What this record needs is not there yet: its lane waits `delay`, the others go on; in the end, dead letter."""
 
     def __init__(self, received: Received[Any], reason: str, delay: timedelta = timedelta(seconds=1)) -> None:
         super().__init__(received, reason)

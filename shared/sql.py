@@ -94,6 +94,7 @@ def _expand(template: str, *, rows: str, lock: str) -> str:
     return (
         template.replace("{rows}", rows)
         .replace("{for_update}", lock)
+        .replace("{for_update_of_positions}", f"{lock} OF positions" if lock else "")
         .replace("{skip_locked}", f"{lock} SKIP LOCKED" if lock else "")
     )
 

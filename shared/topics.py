@@ -22,7 +22,7 @@ MAX_RECORD_BYTES = (
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `consumers` maps each reading service to where a new group starts; `retention` None: kept by compaction."""
+    """One topic. `consumers`: each reading service, and where a new group starts; `retention` None: compacted."""
 
     name: str
     key: str
