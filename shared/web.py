@@ -94,7 +94,7 @@ def etag(version: int) -> dict[str, str]:
 
 
 def if_match(request: Request) -> int:
-    """The version the caller has seen, to compare under the row's lock. 428 without one; 412 for what no row can have."""
+    """The version the caller has seen, to compare under the row's lock. 428 without one; 412 for what no row has."""
     given = request.headers.get("if-match")
     if given is None:
         text = 'send If-Match: "<version>" with the version you have read (its ETag)'

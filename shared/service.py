@@ -1,0 +1,128 @@
+"""What a service is made of, and how the services of this installation are found.
+
+Each service says so in `services/X/__main__.py`: `build(bus, settings) -> Service`, and `main()`, which calls
+`run_service("X")`. They are found by entry points (`baton.services`, `baton.settings` in pyproject.toml), because
+`shared` imports no service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from fastapi import APIRouter
+
+from shared.bus import Bus
+from shared.db import Database
+from shared.nearest import did_you_mean
+from shared.settings import Settings, SettingsInvalid, load
+
+API = "api"
+SERVICES = "baton.services"
+SETTINGS = "baton.settings"
+
+Role = Callable[[asyncio.Event], Awaitable[None]]  # runs until the event is set, then drains and returns
+Build = Callable[[Bus, Settings], "Service"]
+
+
+class UnknownName(ValueError):
+    """A service or role that does not exist; lists those that do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service in one process. The role `api` is its routers, and what stands under that name in `roles`.
+
+    `migrations`: its Alembic directory; `load_services` finds it beside `build`.
+    """
+
+    name: str
+    database: Database
+    roles: Mapping[str, Role]
+    routers: Sequence[APIRouter]
+    migrations: Path | None = None
+
+
+def service_names() -> tuple[str, ...]:
+    """The services of this installation."""
+    return tuple(_found(SERVICES))
+
+
+def settings_classes() -> list[type[Settings]]:
+    """The settings of every service of this installation, and the common ones."""
+    return [Settings, *(point.load() for point in _found(SETTINGS).values())]
+
+
+def load_services(names: Iterable[str], bus: Bus, settings: Settings) -> list[Service]:
+    """Build these services. Raises `UnknownName`, `SettingsInvalid`."""
+    return [_with_migrations(_entry(name).load(), bus, settings) for name in names]
+
+
+def migrations_of(name: str) -> Path:
+    """The Alembic directory of a service."""
+    return _beside(_entry(name).load())
+
+
+def choose_roles(services: Iterable[Service], wanted: Sequence[str] | None) -> frozenset[str]:
+    """The roles to run, all without a choice. Raises `UnknownName` for one that none of the services has."""
+    known = {API}.union(*(service.roles for service in services))
+    for role in wanted or ():
+        if role not in known:
+            raise UnknownName(f"unknown role {role!r}{did_you_mean(role, known)}; known: {', '.join(sorted(known))}")
+    return frozenset(wanted or known)
+
+
+def open_bus(settings: Settings) -> Bus:
+    """The event log of the profile. It connects when it is first used."""
+    if settings.profile == "embedded":
+        from shared.embedded import EmbeddedBus
+
+        settings.data_directory.mkdir(parents=True, exist_ok=True)
+        return EmbeddedBus(settings.event_log_path)
+    from shared.kafka import KafkaBus
+
+    return KafkaBus(settings.kafka_bootstrap, prefix=settings.topic_prefix)
+
+
+def run_service(name: str, arguments: Sequence[str] | None = None) -> None:
+    """`python -m services.X [--roles api,consume] [--host ...] [--port ...]`: run until SIGTERM, then exit."""
+    from shared.start import run
+
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}", description=f"Run the service {name}.")
+    parser.add_argument("--roles", help="comma-separated; all without it")
+    parser.add_argument("--host", dest="http_host", help="address to listen on")
+    parser.add_argument("--port", dest="http_port", help="port to listen on")
+    given = vars(parser.parse_args(arguments))
+    roles = given.pop("roles")
+    try:
+        settings = load(Settings, {key: value for key, value in given.items() if value is not None})
+        code = run(settings, names=[name], roles=roles.split(",") if roles else None)
+    except (SettingsInvalid, UnknownName) as error:
+        parser.error(str(error))
+    sys.exit(code)
+
+
+def _found(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+
+
+def _entry(name: str) -> EntryPoint:
+    found = _found(SERVICES)
+    if name not in found:
+        raise UnknownName(f"unknown service {name!r}{did_you_mean(name, found)}; known: {', '.join(found)}")
+    return found[name]
+
+
+def _with_migrations(build: Build, bus: Bus, settings: Settings) -> Service:
+    service = build(bus, settings)
+    return replace(service, migrations=service.migrations or _beside(build))
+
+
+def _beside(build: Build) -> Path:
+    return Path(inspect.getfile(build)).parent / "migrations"
