@@ -35,7 +35,7 @@ def missing(what: str) -> NoReturn:
 
 @contextmanager
 def dev_server(name: Literal["kafka", "postgres"], *options: str) -> Iterator[str]:
-    """Run `deploy/dev/NAME`; its address. It ends with this process, however that ends, because its input closes then."""
+    """Run `deploy/dev/NAME`; its address. It ends with this process, however that ends: its input closes."""
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "deploy/dev" / name), "run", "--until-eof", *options],
         stdin=subprocess.PIPE,

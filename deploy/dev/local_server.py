@@ -46,14 +46,14 @@ def free_port() -> int:
         return port
 
 
-def parser(name: str, what: str) -> argparse.ArgumentParser:
-    """The command line both servers have: `start`, `stop` and `run`."""
+def parser(name: str, what: str, *, more: tuple[str, ...] = ()) -> argparse.ArgumentParser:
+    """The command line both servers have: `start`, `stop`, `run`, and `more` commands of one of them."""
     command = argparse.ArgumentParser(
         prog=f"deploy/dev/{name}",
         description=f"{what} on 127.0.0.1 for development and tests. `start` leaves it running and prints its address; "
         f"`stop` ends it, its data stays; `run` prints the address and ends it with Ctrl-C.",
     )
-    command.add_argument("command", choices=("start", "stop", "run"))
+    command.add_argument("command", choices=("start", "stop", "run", *more))
     command.add_argument(
         "--directory",
         type=Path,
