@@ -1,9 +1,9 @@
 """The consumer loop: records in, state and outbox rows out, each record applied once.
 
 Here is the reading: a lane per assigned partition, what waits in them folded into bundles (lanes.py), a few bundles
-under way at once, each settled in transactions of its own (settle.py). The database's position is the truth; the group's
-offset is committed now and then, as a hint for lag tools. Reading goes on while bundles are under way, because it keeps
-the membership alive; a partition with enough in hand is paused.
+under way at once, each settled in transactions of its own (settle.py). The database's position is the truth; the
+group's offset is committed now and then, as a hint for lag tools. Reading goes on while bundles are under way, because
+it keeps the membership alive; a partition with enough in hand is paused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from shared.bus import Bus, BusError, BusUnavailable, OffsetGap, TopicPartition
 from shared.bus import Consumer as BusConsumer
 from shared.db import Database, DatabaseError
 from shared.failpoints import failpoint
+from shared.heartbeat import beat
 from shared.lanes import Lane, bundles
 from shared.positions import resolve
 from shared.settle import ConsumerHalted, ConsumeSettings, Handler, Settler
@@ -56,6 +57,7 @@ class Consumer:
                 ) from error
             except (BusError, DatabaseError) as error:
                 failures += 1
+                beat()
                 log.warning("consume.waits", service=self._service, cause=type(error).__name__, detail=str(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), self._settings.back_off(failures))
@@ -109,6 +111,7 @@ class Consumer:
         clock = asyncio.get_running_loop().time
         commit_at = clock() + self._settings.commit_seconds
         while not stop.is_set():
+            beat()
             read = await consumer.fetch(
                 paused=[lane.place for lane in self._lanes.values() if len(lane.records) >= self._settings.batch],
                 max_records=self._settings.batch,
@@ -157,7 +160,7 @@ class Consumer:
         self._start_ready()
 
     async def _drain(self, lanes: Iterable[Lane]) -> None:
-        """Start nothing more for these lanes; let the transactions under way end, a bounded time, then roll them back."""
+        """Start nothing more for these lanes; let what is under way end, a bounded time, then roll it back."""
         for lane in lanes:
             lane.is_revoked = True
         if not self._tasks:

@@ -234,7 +234,7 @@ class Database:
 
     @asynccontextmanager
     async def pinned(self) -> AsyncIterator[Pinned]:
-        """One connection for several transactions: session-level locks live and die with it. SQLite: the writer's turns."""
+        """One connection for several transactions: session locks live and die with it. SQLite: the writer's turns."""
         if self.dialect == "sqlite":
             yield self.run
             return

@@ -373,7 +373,7 @@ class SlaMet(SlaEvent, frozen=True, kw_only=True):
 
 
 class NurtureEvent(Event, frozen=True, kw_only=True):
-    """What marketing's automation is told. `version` is the handoff row's: an older one than the last seen is ignored."""
+    """What marketing's automation is told. `version` is the handoff row's: one older than the last seen is ignored."""
 
     topic = "baton.nurture.v1"
     handoff_id: str

@@ -14,7 +14,7 @@ from itertools import islice
 from shared.bus import Record, TopicPartition
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
     """A partition in hand. `position` is the database's: the offset of the next record to apply."""
 

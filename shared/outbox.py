@@ -30,7 +30,7 @@ OUTBOX = "outbox"  # the signal that wakes the relay of this process
 INSERT = sql(
     """
     INSERT INTO outbox (event_id, topic, shard, key, value, headers, created_at)
-    SELECT event_id, topic, shard, key, value, headers, created_at FROM {rows} WHERE true ORDER BY n
+    SELECT event_id, topic, shard, key, value, headers, created_at FROM {rows} WHERE true ORDER BY row_number
     """,
     event_id="text",
     topic="text",

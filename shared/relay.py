@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from shared.bus import Bus, BusError, Message, MessageRefused, Producer
 from shared.db import Database, DatabaseError, Pinned, Session, trouble
 from shared.failpoints import failpoint
+from shared.heartbeat import beat
 from shared.outbox import OUTBOX, SHARDS, unpack_headers
 from shared.sql import sql
 from shared.telemetry import metrics
@@ -90,6 +91,7 @@ class Relay:
         """Publish until `stop` is set. Trouble of broker or database is waited out, and said."""
         while not stop.is_set():
             try:
+                beat()
                 await self._session(stop)
             except (DatabaseError, BusError, DBAPIError, TimeoutError) as error:
                 if isinstance(error, DBAPIError) and trouble(error) is None:
@@ -115,6 +117,7 @@ class Relay:
         held: set[int] = set()
         locks_at = prune_at = 0.0
         while not stop.is_set():
+            beat()
             if len(held) < SHARDS and clock() >= locks_at:
                 held |= await run(partial(self._lock, held=frozenset(held)))
                 locks_at = clock() + self._settings.lock_seconds

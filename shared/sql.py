@@ -7,7 +7,7 @@
     await session.execute(CLOSE, rows=[(clock_id, met_at), ...])
 
 - `{rows}`: a list of tuples as a relation named `rows`; PostgreSQL: `unnest` of arrays, SQLite: `json_each`.
-  (SQLite needs a WHERE between `FROM {rows}` and `ON CONFLICT`: write `WHERE true`.) `rows.n` is the place in the list.
+  `rows.row_number` counts the tuples. (SQLite needs a WHERE between `FROM {rows}` and `ON CONFLICT`: `WHERE true`.)
 - `{for_update}`, `{skip_locked}`: row locks on PostgreSQL, nothing on SQLite, whose one writer holds the whole file.
 - `:name` parameters as in SQLAlchemy's `text()`. `clock_timestamp()` exists on both.
 - Where the two must really differ: `Statement(postgresql=..., sqlite=...)`, side by side.
@@ -62,13 +62,12 @@ class Statement:
 def sql(template: str, /, **columns: ColumnType) -> Statement:
     """The statement of a template; `columns` names and types those of `{rows}`, in order."""
     arrays = ", ".join(f"CAST(:_{name} AS {kind}[])" for name, kind in columns.items())
-    names = ", ".join(columns)
+    unnested = f"unnest({arrays}) WITH ORDINALITY AS rows({', '.join(columns)}, row_number)"
     picks = ", ".join(_pick(position, name, kind) for position, (name, kind) in enumerate(columns.items()))
+    each = f"(SELECT {picks}, key AS row_number FROM json_each(:_rows)) AS rows"
     return Statement(
-        postgresql=text(
-            _expand(template, rows=f"unnest({arrays}) WITH ORDINALITY AS rows({names}, n)", lock="FOR UPDATE")
-        ),
-        sqlite=text(_expand(template, rows=f"(SELECT {picks}, key AS n FROM json_each(:_rows)) AS rows", lock="")),
+        postgresql=text(_expand(template, rows=unnested, lock="FOR UPDATE")),
+        sqlite=text(_expand(template, rows=each, lock="")),
         columns=columns,
     )
 
