@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-E_MAIL = re.compile(r"[^\s@\"'<>()\[\]{},;:=|/\\]{1,64}@[^\s@\"'<>()\[\]{},;:=|/\\]{1,253}")
+E_MAIL = re.compile(r"[^\s@]{1,64}@[^\s@<>\"',;)\]}]{1,253}")
 REGISTRY = CollectorRegistry()
 
 _traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
@@ -111,16 +111,14 @@ def set_up_logging(*, level: str = "info", style: Literal["json", "console"] = "
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_trace_id,
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if style == "json":
-        last.append(structlog.processors.format_exc_info)
+    last: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        _mask,
+        structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False),
+    ]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*last, renderer, _mask])
-    )
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("aiokafka", "alembic", "aiosqlite", "httpx", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
@@ -143,6 +141,20 @@ def _add_trace_id(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
     return entry
 
 
-def _mask(_: WrappedLogger, __: str, line: EventDict | str) -> str:
+def _mask(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
     """The last line of defence: a driver's error quotes values, and so does a careless log call."""
-    return without_e_mails(str(line))
+    return {name: _masked(value) for name, value in entry.items()}
+
+
+def _masked(value: object) -> object:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return without_e_mails(value)
+        case Mapping():
+            return {without_e_mails(str(name)): _masked(item) for name, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_masked(item) for item in value]
+        case _:
+            return without_e_mails(repr(value))
