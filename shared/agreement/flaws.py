@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from shared.nearest import did_you_mean
 
 Step = str | int
 SHOWN = 60  # characters of a bad value
@@ -64,9 +65,7 @@ def listed(words: Iterable[str]) -> str:
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """The sentence on a word that is none of the known ones."""
     allowed = list(known)
-    near = difflib.get_close_matches(word, allowed, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
-    return f"unknown {kind} {shown(word)}{hint} (allowed: {listed(allowed)})"
+    return f"unknown {kind} {shown(word)}{did_you_mean(word, allowed)} (allowed: {listed(allowed)})"
 
 
 def not_yet(kind: str, word: str) -> str:

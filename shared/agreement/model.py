@@ -66,6 +66,9 @@ class Agreement(Part):
             info.context[info.field_name] = value
         return value
 
+    def __hash__(self) -> int:
+        return self._hash
+
     @property
     def zone(self) -> ZoneInfo:
         """The zone of limits and windows."""
@@ -145,6 +148,11 @@ class Agreement(Part):
         """The heads and champions."""
         both = (self.parties.sales, self.parties.marketing)
         return tuple(email for party in both for email in (party.head, party.champion) if email)
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: an agreement is the key of what is compiled from it."""
+        return hash(tuple(getattr(self, name) for name in type(self).model_fields))
 
     @cached_property
     def _calendars(self) -> Mapping[str, worktime.Calendar]:

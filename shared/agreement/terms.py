@@ -57,6 +57,9 @@ class Definitions(Part):
     sql: Sql = Sql()
     crm_stages: dict[Slug, dict[Name, CrmStage]] = Field(default={})
 
+    def __hash__(self) -> int:
+        return hash((self.personas, self.touch, self.sql))
+
 
 class Nurture(Part):
     """Back to marketing, on a track; woken not before `wake_after`."""
