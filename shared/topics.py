@@ -136,3 +136,16 @@ def topic(name: str) -> Topic:
 def consumed_by(service: str) -> tuple[Topic, ...]:
     """The topics a service reads."""
     return tuple(known for known in TOPICS if service in known.consumers)
+
+
+def markdown_table() -> str:
+    """The table of topics as the README shows it."""
+    head = ["| topic | key | types | from -> to | partitions | kept |", "| --- | --- | --- | --- | --- | --- |"]
+    return "\n".join([*head, *map(_markdown_row, TOPICS)])
+
+
+def _markdown_row(known: Topic) -> str:
+    types = ", ".join(known.types) or "the record that could not be used, untouched, with the cause in its headers"
+    readers = ", ".join(f"{service} ({start})" for service, start in known.consumers.items()) or "whoever asks"
+    kept = "last of each key" if known.retention is None else f"{known.retention.days} days"
+    return f"| `{known.name}` | {known.key} | {types} | {known.producer} -> {readers} | {known.partitions} | {kept} |"
