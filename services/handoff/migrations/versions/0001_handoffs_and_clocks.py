@@ -1,4 +1,4 @@
-"""The spine, the agreement with its drafts and signatures, and what handoff keeps: leads, handoffs, clocks, what sales did.
+"""The spine, the agreement with its drafts and signatures, and what handoff keeps: handoffs, clocks, what sales did.
 
 No foreign keys: a batch would pay for each row what `baton check` (I22) finds for all of them.
 """
@@ -60,8 +60,8 @@ def _create_drafts() -> None:
 def _create_leads() -> None:
     """Handoff's own row of a lead, made by whoever mentions it first. `merged_into` always names the root.
 
-    `told_at`: when sales last did something for it (the greatest `occurred_at` of its touches and deals), so that opening
-    a handoff reads those of the few leads that have any.
+    `told_at`: when sales last did something for it (the greatest `occurred_at` of its touches and deals), so that
+    opening a handoff reads those of the few leads that have any.
     """
     op.create_table(
         "leads",
@@ -75,7 +75,8 @@ def _create_leads() -> None:
 
 
 def _create_handoffs() -> None:
-    """`facts`: JSON, what the MQL said for routing and policies. `wake_at`: the earliest of its open clocks.
+    """`facts`: JSON, what the MQL said for routing and policies. `past_owners`: JSON, see `change.PastOwner`.
+    `attempts`: touches of its owners. `wake_at`: the earliest of its open clocks.
 
     `route_at`: when the router looks at it next, `route_cause`: why; both are empty when nobody waits for it.
     """
@@ -99,6 +100,7 @@ def _create_handoffs() -> None:
         sa.Column("reason", sa.Text),
         sa.Column("reassigns", sa.BigInteger, nullable=False),
         sa.Column("attempts", sa.BigInteger, nullable=False),
+        sa.Column("past_owners", sa.Text, nullable=False),
         sa.Column("opened_at", Instant, nullable=False),
         sa.Column("assigned_at", Instant),
         sa.Column("ended_at", Instant),
@@ -125,7 +127,7 @@ def _create_history() -> None:
         sa.Column("type", sa.Text, nullable=False),
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("cause", sa.Text, nullable=False),
-        sa.Column("at", Instant, nullable=False),
+        sa.Column("happened_at", Instant, nullable=False),
         sa.Column("recorded_at", Instant, nullable=False),
         sa.Column("owner", sa.Text),
         sa.Column("reason", sa.Text),
@@ -136,7 +138,7 @@ def _create_history() -> None:
 
 
 def _create_clocks() -> None:
-    """`ended_at`: met, or closed with the handoff; a breached clock without it goes on. `warned`: percent last warned at."""
+    """`ended_at`: met, or no longer awaited; a breached clock without it goes on. `warned`: percent last warned at."""
     op.create_table(
         "clocks",
         sa.Column("clock_id", sa.Text, primary_key=True),
@@ -153,6 +155,7 @@ def _create_clocks() -> None:
         sa.Column("wake_at", Instant),
         sa.Column("warned", sa.BigInteger, nullable=False),
         sa.Column("breached_at", Instant),
+        sa.Column("met_at", Instant),
         sa.Column("ended_at", Instant),
         sa.Column("late_report", sa.Boolean, nullable=False),
     )
@@ -169,7 +172,7 @@ def _create_clocks() -> None:
 
 
 def _create_touches() -> None:
-    """What sales did, for leads known or not yet; `lead_id` is the root it counts for, `came_in_under` the lead it named."""
+    """What sales did, for leads known or not yet; `lead_id`: the root it counts for, `came_in_under`: the lead it named."""
     op.create_table(
         "touches",
         sa.Column("touch_id", sa.Text, primary_key=True),

@@ -1,0 +1,239 @@
+"""Handoffs and their history. A handoff is loaded under its lock, with its clocks, and saved whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.engine import Row
+
+from services.handoff.case import Handoff, Line, PastOwner
+from services.handoff.lifecycle import State
+from services.handoff.store import clocks
+from shared.db import Session
+from shared.sql import ColumnType, sql
+
+COLUMNS: dict[str, ColumnType] = {
+    "handoff_id": "text",
+    "mql_id": "text",
+    "lead_id": "text",
+    "opened_for": "text",
+    "product": "text",
+    "motion": "text",
+    "cycle": "bigint",
+    "clause": "text",
+    "facts": "text",
+    "agreement_version": "bigint",
+    "qualified_at": "timestamptz",
+    "state": "text",
+    "version": "bigint",
+    "owner": "text",
+    "pool": "text",
+    "reason": "text",
+    "reassigns": "bigint",
+    "attempts": "bigint",
+    "past_owners": "text",
+    "opened_at": "timestamptz",
+    "assigned_at": "timestamptz",
+    "ended_at": "timestamptz",
+    "route_at": "timestamptz",
+    "route_cause": "text",
+    "wake_at": "timestamptz",
+}
+FIXED = frozenset({"handoff_id", "mql_id", "opened_for", "product", "motion", "cycle", "clause", "qualified_at"})
+NAMES = ", ".join(COLUMNS)
+CHANGES = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in FIXED)
+
+LINE_COLUMNS: dict[str, ColumnType] = {
+    "handoff_id": "text",
+    "version": "bigint",
+    "from_state": "text",
+    "to_state": "text",
+    "type": "text",
+    "actor": "text",
+    "cause": "text",
+    "happened_at": "timestamptz",
+    "recorded_at": "timestamptz",
+    "owner": "text",
+    "reason": "text",
+    "note": "text",
+    "touch_id": "text",
+    "decision": "text",
+}
+LINE_NAMES = ", ".join(LINE_COLUMNS)
+
+SAVE = sql(
+    f"""
+    INSERT INTO handoffs ({NAMES}) SELECT {NAMES} FROM {{rows}} WHERE true
+    ON CONFLICT (handoff_id) DO UPDATE SET {CHANGES}
+    """,
+    **COLUMNS,
+)
+APPEND = sql(f"INSERT INTO handoff_history ({LINE_NAMES}) SELECT {LINE_NAMES} FROM {{rows}} WHERE true", **LINE_COLUMNS)
+LOCK = sql(
+    f"""
+    SELECT {NAMES} FROM handoffs WHERE handoff_id IN (SELECT wanted FROM {{rows}})
+    ORDER BY handoff_id {{for_update}}
+    """,
+    wanted="text",
+)
+LOCK_OF_LEADS = sql(
+    f"""
+    SELECT {NAMES} FROM handoffs WHERE lead_id IN (SELECT wanted FROM {{rows}})
+    ORDER BY handoff_id {{for_update}}
+    """,
+    wanted="text",
+)
+LEADS_OF = sql(
+    "SELECT handoff_id, lead_id FROM handoffs WHERE handoff_id IN (SELECT wanted FROM {rows})", wanted="text"
+)
+CLAIM_DUE = sql(
+    f"""
+    SELECT {NAMES} FROM handoffs WHERE wake_at <= clock_timestamp()
+    ORDER BY wake_at LIMIT :limit {{skip_locked}}
+    """
+)
+WAITING = sql(
+    f"""
+    SELECT {NAMES} FROM handoffs WHERE route_at <= clock_timestamp() ORDER BY route_at, handoff_id LIMIT :limit
+    """
+)
+DECISIONS = sql(
+    """
+    SELECT handoff_id, decision FROM handoff_history
+    WHERE handoff_id IN (SELECT wanted FROM {rows}) AND decision IS NOT NULL ORDER BY handoff_id, version
+    """,
+    wanted="text",
+)
+ANSWERED = sql(
+    """
+    SELECT cause FROM handoff_history JOIN {rows} ON handoff_history.handoff_id = rows.wanted
+    WHERE type = 'handoff.retraction_refused'
+    """,
+    wanted="text",
+)
+HISTORY = sql(f"SELECT {LINE_NAMES} FROM handoff_history WHERE handoff_id = :handoff_id ORDER BY version")
+PAGE = sql(
+    f"""
+    SELECT {NAMES} FROM handoffs
+    WHERE (opened_at, handoff_id) < (:before_at, :before_id)
+      AND (:state = '' OR state = :state) AND (:owner = '' OR owner = :owner) AND (:lead = '' OR lead_id = :lead)
+    ORDER BY opened_at DESC, handoff_id DESC LIMIT :size
+    """
+)
+FIND = sql(f"SELECT {NAMES} FROM handoffs WHERE handoff_id = :handoff_id")
+FORGET_NOTES = sql(
+    """
+    UPDATE handoff_history SET note = NULL WHERE note IS NOT NULL
+      AND handoff_id IN (SELECT handoff_id FROM handoffs WHERE lead_id IN (SELECT wanted FROM {rows}))
+    """,
+    wanted="text",
+)
+
+
+async def lock(session: Session, handoff_ids: Collection[str]) -> list[Handoff]:
+    """These handoffs with their clocks, under lock, by id."""
+    rows = await session.execute(LOCK, rows=[(wanted,) for wanted in sorted(handoff_ids)])
+    return await _with_clocks(session, rows)
+
+
+async def lock_of_leads(session: Session, lead_ids: Collection[str]) -> list[Handoff]:
+    """Every handoff of these leads with its clocks, under lock, by id. The leads are locked already."""
+    rows = await session.execute(LOCK_OF_LEADS, rows=[(wanted,) for wanted in sorted(lead_ids)])
+    return await _with_clocks(session, rows)
+
+
+async def leads_of(session: Session, handoff_ids: Collection[str]) -> dict[str, str]:
+    """The lead of each handoff as just read; it may change until the lead is locked."""
+    rows = await session.execute(LEADS_OF, rows=[(wanted,) for wanted in handoff_ids])
+    return {row.handoff_id: row.lead_id for row in rows}
+
+
+async def claim_due(session: Session, limit: int) -> list[Handoff]:
+    """Handoffs with due clocks that no other worker holds, under lock, the longest due first; clocks read after it."""
+    return await _with_clocks(session, await session.execute(CLAIM_DUE, limit=limit))
+
+
+async def waiting(session: Session, limit: int) -> list[Handoff]:
+    """Handoffs the router has to look at, not locked, without clocks, the longest waiting first."""
+    return [_handoff(row) for row in await session.execute(WAITING, limit=limit)]
+
+
+async def find(session: Session, handoff_id: str) -> Handoff | None:
+    """A handoff with its clocks, not locked."""
+    found = await _with_clocks(session, await session.execute(FIND, handoff_id=handoff_id))
+    return found[0] if found else None
+
+
+async def page(
+    session: Session, *, before: tuple[datetime, str], size: int, state: str = "", owner: str = "", lead: str = ""
+) -> list[Handoff]:
+    """The next handoffs with their clocks, from the newest; an empty filter takes all."""
+    before_at, before_id = before
+    rows = await session.execute(
+        PAGE, before_at=before_at, before_id=before_id, size=size, state=state, owner=owner, lead=lead
+    )
+    return await _with_clocks(session, rows)
+
+
+async def history(session: Session, handoff_id: str) -> list[Line]:
+    return [
+        Line(**{**row._asdict(), "from_state": State(row.from_state) if row.from_state else None})
+        for row in await session.execute(HISTORY, handoff_id=handoff_id)
+    ]
+
+
+async def decisions(session: Session, handoff_ids: Collection[str]) -> dict[str, str]:
+    """The router's last decision on each, as JSON."""
+    rows = await session.execute(DECISIONS, rows=[(wanted,) for wanted in handoff_ids])
+    return {row.handoff_id: row.decision for row in rows}
+
+
+async def refused(session: Session, handoff_ids: Collection[str]) -> set[str]:
+    """The requests (their event ids) for a retraction of these handoffs that were refused already."""
+    rows = await session.execute(ANSWERED, rows=[(wanted,) for wanted in handoff_ids])
+    return {row.cause for row in rows}
+
+
+async def save(session: Session, handoffs: Sequence[Handoff], lines: Sequence[Line]) -> None:
+    """Write handoffs as they are now, with their clocks and the new lines of their history."""
+    if handoffs:
+        await session.execute(SAVE, rows=[_values(handoff) for handoff in handoffs])
+    if lines:
+        await session.execute(APPEND, rows=[tuple(getattr(line, name) for name in LINE_COLUMNS) for line in lines])
+    await clocks.save(session, [clock for handoff in handoffs for clock in handoff.clocks])
+
+
+async def forget_notes(session: Session, lead_ids: Collection[str]) -> None:
+    """Drop what people wrote about these leads."""
+    await session.execute(FORGET_NOTES, rows=[(wanted,) for wanted in lead_ids])
+
+
+async def _with_clocks(session: Session, rows: Iterable[Row[Any]]) -> list[Handoff]:
+    handoffs = [_handoff(row) for row in rows]
+    if not handoffs:
+        return []
+    found = await clocks.of_handoffs(session, [handoff.handoff_id for handoff in handoffs])
+    return [replace(handoff, clocks=found.get(handoff.handoff_id, ())) for handoff in handoffs]
+
+
+def _handoff(row: Row[Any]) -> Handoff:
+    values = row._asdict()
+    del values["wake_at"]
+    values["facts"] = json.loads(row.facts)
+    values["state"] = State(row.state)
+    values["past_owners"] = tuple(
+        PastOwner(owner, datetime.fromisoformat(until), why) for owner, until, why in json.loads(row.past_owners)
+    )
+    return Handoff(**values)
+
+
+def _values(handoff: Handoff) -> tuple[Any, ...]:
+    kept = {
+        "facts": json.dumps(dict(handoff.facts)),
+        "past_owners": json.dumps([[owner, until.isoformat(), why] for owner, until, why in handoff.past_owners]),
+    }
+    return tuple(kept[name] if name in kept else getattr(handoff, name) for name in COLUMNS)

@@ -1,0 +1,72 @@
+"""Handoff's own rows of leads: they stand before everything that is said of a lead, and carry its alias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from shared.db import Session
+from shared.sql import sql
+
+
+class Lead(NamedTuple):
+    """A lead's row under lock. `told_at`: when sales last did something for it, as far as we were told."""
+
+    lead_id: str
+    merged_into: str | None
+    told_at: datetime | None
+
+
+# Creates, locks and reads in one statement, in order, each lead and its root as just read.
+LOCK = sql(
+    """
+    INSERT INTO leads (lead_id, told_at)
+    SELECT lead_id, max(told_at) FROM (
+        SELECT lead_id, told_at FROM {rows}
+        UNION ALL
+        SELECT leads.merged_into, rows.told_at FROM {rows} JOIN leads ON leads.lead_id = rows.lead_id
+        WHERE leads.merged_into IS NOT NULL
+    ) AS mentioned GROUP BY lead_id ORDER BY lead_id
+    ON CONFLICT (lead_id) DO UPDATE SET told_at = CASE
+        WHEN excluded.told_at IS NULL OR leads.told_at >= excluded.told_at THEN leads.told_at ELSE excluded.told_at END
+    RETURNING lead_id, merged_into, told_at
+    """,
+    lead_id="text",
+    told_at="timestamptz",
+)
+MERGE = sql(
+    """
+    UPDATE leads SET merged_into = rows.survivor_id FROM {rows}
+    WHERE leads.lead_id = rows.absorbed_id OR leads.merged_into = rows.absorbed_id
+    """,
+    absorbed_id="text",
+    survivor_id="text",
+)
+ERASE = sql(
+    "UPDATE leads SET erased_at = rows.erased_at FROM {rows} WHERE leads.lead_id = rows.lead_id",
+    lead_id="text",
+    erased_at="timestamptz",
+)
+
+
+async def lock(session: Session, mentioned: Mapping[str, datetime | None]) -> dict[str, Lead]:
+    """The rows of these leads and their roots, made where missing, under lock. Values: when sales last did something."""
+    locked: dict[str, Lead] = {}
+    wanted = dict(mentioned)
+    while wanted:
+        for row in await session.execute(LOCK, rows=sorted(wanted.items())):
+            locked[row.lead_id] = Lead(row.lead_id, row.merged_into, row.told_at)
+        # A root that changed since it was read is locked too; a deadlock with its merge repeats the transaction.
+        roots = {lead.merged_into: mentioned.get(lead.lead_id) for lead in locked.values() if lead.merged_into}
+        wanted = {root: told_at for root, told_at in roots.items() if root not in locked}
+    return locked
+
+
+async def merge(session: Session, aliases: Sequence[tuple[str, str]]) -> None:
+    """Each absorbed lead, and whatever it had absorbed, is its survivor from now on."""
+    await session.execute(MERGE, rows=aliases)
+
+
+async def erase(session: Session, erased: Sequence[tuple[str, datetime]]) -> None:
+    await session.execute(ERASE, rows=erased)
