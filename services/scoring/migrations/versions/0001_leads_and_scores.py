@@ -47,7 +47,7 @@ def _create_leads() -> None:
 
 
 def _create_activities() -> None:
-    """`lead_id` is the root it counts for, `came_in_under` the lead it was recorded for, so that a merge can be split."""
+    """`lead_id` is the root it counts for, `came_in_under` the lead it was recorded for, so that merges can be split."""
     op.create_table(
         "activities",
         sa.Column("activity_id", sa.Text, primary_key=True),
@@ -88,7 +88,7 @@ def _create_lead_scores() -> None:
 
 
 def _create_mqls() -> None:
-    """`made_for` never changes; `lead_id` is its root. Ended, or given way to another handoff: it keeps no cycle open."""
+    """`made_for` never changes; `lead_id` is its root. Ended, or given way to another: it keeps no cycle open."""
     op.create_table(
         "mqls",
         sa.Column("mql_id", sa.Text, primary_key=True),
@@ -100,7 +100,7 @@ def _create_mqls() -> None:
         sa.Column("scorecard", sa.Text, nullable=False),
         sa.Column("agreement_version", sa.BigInteger, nullable=False),
         sa.Column("clause", sa.Text, nullable=False),
-        sa.Column("activity_id", sa.Text, nullable=False),
+        sa.Column("crossed_by", sa.Text, nullable=False),
         sa.Column("qualified_at", Instant, nullable=False),
         sa.Column("ended_at", Instant),
         sa.Column("gave_way_at", Instant),
