@@ -68,6 +68,8 @@ class Metrics:
     http_requests: Counter  # method, route, status
     http_seconds: Histogram  # method, route
     loop_lag_seconds: Gauge
+    deliveries_ended: Counter  # service, channel, state
+    deliveries_failed: Counter  # service, channel
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:
@@ -99,6 +101,10 @@ metrics = Metrics(
         "baton_http_seconds", "Time to the answer of an HTTP request", ("method", "route"), registry=REGISTRY
     ),
     loop_lag_seconds=_gauge("loop_lag_seconds", "How late the event loop woke a sleeper"),
+    deliveries_ended=_counter(
+        "deliveries_ended", "Notifications delivered, dead (somebody must look) or stale", "service", "channel", "state"
+    ),
+    deliveries_failed=_counter("deliveries_failed", "Attempts that failed and are repeated", "service", "channel"),
 )
 
 

@@ -1,0 +1,157 @@
+"""Deliveries as rows: written while events are read, shown by the API, judged by `baton check`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.engine import Row
+
+from services.notifier.compose import Message
+from shared.db import Session
+from shared.events import NurtureEvent
+from shared.sql import sql
+
+NEWEST_NURTURE = sql(
+    """
+    SELECT handoff_id, max(version) AS version FROM deliveries
+    WHERE channel = 'automation' AND handoff_id IN (SELECT handoff_id FROM {rows}) GROUP BY handoff_id
+    """,
+    handoff_id="text",
+)
+ADD = sql(
+    """
+    INSERT INTO deliveries (delivery_id, event_id, event_type, receiver, channel, lead_id, handoff_id, version, line,
+        message, traceparent, state, created_at, stale_at, next_attempt_at, last_error)
+    SELECT delivery_id, event_id, event_type, receiver, channel, lead_id, handoff_id, version, line,
+        message, traceparent, state, created_at, stale_at, next_attempt_at, last_error
+    FROM {rows} WHERE true ORDER BY n
+    ON CONFLICT DO NOTHING
+    RETURNING delivery_id, channel, state
+    """,
+    delivery_id="text",
+    event_id="text",
+    event_type="text",
+    receiver="text",
+    channel="text",
+    lead_id="text",
+    handoff_id="text",
+    version="bigint",
+    line="text",
+    message="text",
+    traceparent="text",
+    state="text",
+    created_at="timestamptz",
+    stale_at="timestamptz",
+    next_attempt_at="timestamptz",
+    last_error="text",
+)
+PAGE = sql(
+    """
+    SELECT seq, delivery_id, event_id, event_type, receiver, channel, state, attempts, next_attempt_at, delivered_at,
+        last_error, lead_id, handoff_id, created_at
+    FROM deliveries
+    WHERE seq < :before_seq
+        AND (CAST(:state AS text) IS NULL OR state = :state)
+        AND (CAST(:lead AS text) IS NULL OR lead_id = :lead
+            OR lead_id IN (SELECT lead_id FROM leads WHERE merged_into = :lead))
+    ORDER BY seq DESC LIMIT :size
+    """
+)
+PAST_LEASE = sql(
+    """
+    SELECT delivery_id, next_attempt_at FROM deliveries
+    WHERE state = 'pending' AND claim IS NOT NULL AND next_attempt_at < :before_at ORDER BY next_attempt_at LIMIT :size
+    """
+)
+WAITING = sql(
+    """
+    SELECT delivery_id, next_attempt_at FROM deliveries AS waiting
+    WHERE state = 'pending' AND claim IS NULL AND next_attempt_at < :before_at AND NOT EXISTS (
+        SELECT 1 FROM deliveries AS earlier
+        WHERE earlier.line = waiting.line AND earlier.state = 'pending' AND earlier.seq < waiting.seq
+    ) ORDER BY next_attempt_at LIMIT :size
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The event that a delivery is about."""
+
+    event_id: str
+    event_type: str
+    lead_id: str
+    handoff_id: str
+    version: int
+    traceparent: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A delivery that was not there before."""
+
+    delivery_id: str
+    channel: str
+    is_dead: bool
+
+
+async def newest_nurture(session: Session, events: Iterable[NurtureEvent]) -> dict[str, int]:
+    """The newest version by handoff that marketing's automation has been told of, or is about to be."""
+    rows = [(handoff_id,) for handoff_id in sorted({event.handoff_id for event in events})]
+    return {row.handoff_id: row.version for row in await session.execute(NEWEST_NURTURE, rows)}
+
+
+async def add(session: Session, made: Sequence[tuple[Cause, Message]], *, now: datetime) -> list[Added]:
+    """A row each, unless it is there already; to be sent at once."""
+    rows = [_row(cause, message, now) for cause, message in made]
+    found = await session.execute(ADD, rows)
+    return [Added(row.delivery_id, row.channel, row.state == "dead") for row in found]
+
+
+async def page(session: Session, *, before_seq: int, state: str | None, lead: str | None, size: int) -> list[Row[Any]]:
+    """Deliveries from the newest, older than `before_seq`; of a lead: also those about the leads it absorbed."""
+    return await session.execute(PAGE, before_seq=before_seq, state=state, lead=lead, size=size)
+
+
+async def past_lease(session: Session, *, before: datetime, size: int) -> list[Row[Any]]:
+    """Claimed, and not recorded since the lease ended."""
+    return await session.execute(PAST_LEASE, before_at=before, size=size)
+
+
+async def waiting(session: Session, *, before: datetime, size: int) -> list[Row[Any]]:
+    """Due, in nobody's way, and not claimed."""
+    return await session.execute(WAITING, before_at=before, size=size)
+
+
+def delivery_id(event_id: str, receiver: str, channel: str) -> str:
+    """The same for the same three, so that a receiver knows a repeat even after a restored database. Without a dot."""
+    digest = hashlib.sha256(f"{event_id}|{receiver}|{channel}".encode()).hexdigest()
+    return f"dlv_{digest[:32]}"
+
+
+def _row(cause: Cause, message: Message, now: datetime) -> tuple[object, ...]:
+    is_dead = message.problem is not None
+    return (
+        delivery_id(cause.event_id, message.receiver, message.channel),
+        cause.event_id,
+        cause.event_type,
+        message.receiver,
+        message.channel.value,
+        cause.lead_id,
+        cause.handoff_id,
+        cause.version,
+        message.line,
+        json.dumps(message.content),
+        cause.traceparent,
+        "dead" if is_dead else "pending",
+        now,
+        cause.time + message.stale_after,
+        None if is_dead else now,
+        message.problem,
+    )
