@@ -25,7 +25,6 @@ INSERT = sql(
     VALUES (:sha256, :agreement, :content, :created_by, :created_at) ON CONFLICT (sha256) DO NOTHING RETURNING sha256
     """
 )
-LOCK = sql("SELECT sha256 FROM agreement_drafts WHERE sha256 = :sha256 {for_update}")
 LOCK_ALL = sql("SELECT sha256 FROM agreement_drafts ORDER BY sha256 {for_update}")
 FIND = sql(f"SELECT {COLUMNS} WHERE drafts.sha256 = :sha256")
 PAGE = sql(
@@ -82,12 +81,6 @@ async def insert(
 async def find(session: Session, sha256: str) -> Draft | None:
     row = await session.first(FIND, sha256=sha256)
     return (await _with_signatures(session, [row]))[0] if row else None
-
-
-async def find_locked(session: Session, sha256: str) -> Draft | None:
-    """The draft, which nobody else signs until the end of this transaction."""
-    await session.execute(LOCK, sha256=sha256)
-    return await find(session, sha256)
 
 
 async def lock_publication(session: Session) -> None:
