@@ -52,6 +52,7 @@ class Process:
     bus: Bus
     settings: Settings
     listener: socket.socket
+    tending: Mapping[str, Role] = field(default_factory=dict)  # what runs beside the roles, whichever are chosen
 
 
 async def serve(process: Process, *, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
@@ -71,7 +72,7 @@ async def serve(process: Process, *, stop: asyncio.Event, ready: asyncio.Event |
     try:
         await _unless(stop, _prepare(process, running))
         if not stop.is_set():
-            for name, role in _roles(process).items():
+            for name, role in {**_roles(process), **process.tending}.items():
                 running.start(name, role)
             health.phase = "running"
             log.info(

@@ -79,13 +79,17 @@ def key_id(key: str) -> str | None:
     return match[1] if match else None
 
 
-def new_key(scopes: Iterable[str], *, key_id: str | None = None) -> tuple[str, str]:
+def new_key(scopes: Iterable[str], *, name: str | None = None) -> tuple[str, str]:
     """A new key, to be shown once, and its entry, to be stored."""
-    name = key_id or secrets.token_hex(4)
-    key = f"bt_{name}_{secrets.token_urlsafe(SECRET_BYTES)}"
-    entry = f"{name}:{_digest(key).hex()}:{','.join(scopes)}"
-    Keyring([entry])
-    return key, entry
+    key = f"bt_{name or secrets.token_hex(4)}_{secrets.token_urlsafe(SECRET_BYTES)}"
+    return key, entry_of(key, scopes)
+
+
+def entry_of(key: str, scopes: Iterable[str]) -> str:
+    """The entry under which a key with these scopes is stored. Raises `KeyEntryInvalid`."""
+    entry = f"{key_id(key) or ''}:{_digest(key).hex()}:{','.join(scopes)}"
+    _parse(entry)
+    return entry
 
 
 def hmac_sha256(secret: str, content: bytes) -> bytes:

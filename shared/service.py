@@ -19,6 +19,7 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from shared.bus import Bus
+from shared.checks import Check
 from shared.db import Database
 from shared.nearest import did_you_mean
 from shared.settings import Settings, SettingsInvalid, load
@@ -26,6 +27,7 @@ from shared.settings import Settings, SettingsInvalid, load
 API = "api"
 SERVICES = "baton.services"
 SETTINGS = "baton.settings"
+CHECKS = "baton.checks"
 
 Role = Callable[[asyncio.Event], Awaitable[None]]  # runs until the event is set, then drains and returns
 Build = Callable[[Bus, Settings], "Service"]
@@ -78,13 +80,22 @@ def choose_roles(services: Iterable[Service], wanted: Sequence[str] | None) -> f
     return frozenset(wanted or known)
 
 
-def open_bus(settings: Settings) -> Bus:
-    """The event log of the profile. It connects when it is first used."""
+def checks_of(name: str) -> Check:
+    """What `baton check` asks a service's database. Raises `UnknownName`."""
+    found = _found(CHECKS)
+    if name not in found:
+        raise UnknownName(f"service {name!r} has no checks (entry point {CHECKS})")
+    check: Check = found[name].load()
+    return check
+
+
+def open_bus(settings: Settings, *, read_only: bool = False) -> Bus:
+    """The event log of the profile, connected when first used. `read_only`: beside a running embedded server."""
     if settings.profile == "embedded":
         from shared.embedded import EmbeddedBus
 
         settings.data_directory.mkdir(parents=True, exist_ok=True)
-        return EmbeddedBus(settings.event_log_path)
+        return EmbeddedBus(settings.event_log_path, read_only=read_only)
     from shared.kafka import KafkaBus
 
     return KafkaBus(settings.kafka_bootstrap, prefix=settings.topic_prefix)

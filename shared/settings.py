@@ -5,8 +5,8 @@
 
     scoring = settings.extended(ScoringSettings)     # in build(bus, settings): same base, the rest from the environment
 
-Values come, first hit wins, from the command line, from variables `BATON_<NAME>`, and on the embedded profile from
-`secrets.json` in the data directory, where `baton up` keeps what it generated at its first start. What is not known is
+Values come, first hit wins, from the command line, from variables `BATON_<NAME>`, and from `secrets.json`
+in the data directory, where `baton up` keeps what it generated at its first start. What is not known is
 an error, also in the environment: a misspelt variable must not run a deployment on defaults.
 """
 
@@ -100,14 +100,12 @@ class Settings(BaseSettings):
 
 
 class _GeneratedSecrets(PydanticBaseSettingsSource):
-    """`secrets.json` of an embedded data directory; each class takes the names it knows."""
+    """`secrets.json` of the data directory; each class takes the names it knows."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        if self.current_state.get("profile", "embedded") != "embedded":
-            return {}
         path = Path(self.current_state.get("data_directory", "data")) / SECRETS_FILE
         if not path.exists():
             return {}

@@ -10,15 +10,23 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
+from shared.bus import Bus, BusError
 from shared.lock import sole_server
 from shared.process import Process, serve
-from shared.service import choose_roles, load_services, open_bus, settings_classes
+from shared.service import Role, choose_roles, load_services, open_bus, settings_classes
 from shared.settings import Settings, refuse_unknown_variables
 from shared.telemetry import set_up_logging
+
+if TYPE_CHECKING:
+    from shared.embedded import EmbeddedBus
+
+RETENTION_SECONDS = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +75,7 @@ async def _run(
 ) -> int:
     bus = open_bus(settings)
     services = load_services(names, bus, settings)
-    process = Process(services, choose_roles(services, roles), bus, settings, listener)
+    process = Process(services, choose_roles(services, roles), bus, settings, listener, _tending(bus))
     stop, ready = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -87,6 +95,27 @@ async def _run(
     finally:
         announcing.cancel()
     return 0
+
+
+def _tending(bus: Bus) -> dict[str, Role]:
+    """A broker deletes what is past its retention itself; on the embedded profile the server does."""
+    from shared.embedded import EmbeddedBus
+
+    if not isinstance(bus, EmbeddedBus):
+        return {}
+    return {"retention": partial(_delete_expired, bus)}
+
+
+async def _delete_expired(bus: EmbeddedBus, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            deleted = await bus.delete_expired()
+        except BusError as error:
+            log.warning("retention.waits", cause=type(error).__name__, detail=str(error))
+        else:
+            log.info("retention.done", deleted=deleted)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), RETENTION_SECONDS)
 
 
 async def _announced(ready: asyncio.Event, settings: Settings, announce: Callable[[Settings], None] | None) -> None:

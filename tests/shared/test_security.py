@@ -27,8 +27,8 @@ def test_no_other_text_is_a_key(text: str) -> None:
 
 
 def test_the_right_id_with_another_secret_is_nobody() -> None:
-    _, entry = new_key(["admin"], key_id="ops")
-    stolen, _ = new_key(["admin"], key_id="ops")
+    _, entry = new_key(["admin"], name="ops")
+    stolen, _ = new_key(["admin"], name="ops")
     assert Keyring([entry]).principal(stolen) is None
 
 
@@ -38,7 +38,7 @@ def test_an_entry_does_not_hold_the_key() -> None:
 
 
 def test_only_the_id_of_a_key_is_for_the_log() -> None:
-    key, _ = new_key(["admin"], key_id="ops")
+    key, _ = new_key(["admin"], name="ops")
     assert key_id(key) == "ops"
     assert key_id("Hunter2") is None
 
@@ -59,6 +59,6 @@ def test_a_malformed_entry_is_refused_saying_why(entry: str, message: str) -> No
 
 
 def test_two_entries_with_one_id_are_refused() -> None:
-    entries = [new_key(["admin"], key_id="ops")[1] for _ in range(2)]
+    entries = [new_key(["admin"], name="ops")[1] for _ in range(2)]
     with pytest.raises(KeyEntryInvalid, match="'ops' stands twice"):
         Keyring(entries)

@@ -184,7 +184,7 @@ async def test_without_the_right_key_nobody_passes(
 async def test_a_refused_key_is_logged_by_its_id_alone(
     client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stolen, _ = new_key(["admin"], key_id="ops")
+    stolen, _ = new_key(["admin"], name="ops")
     await client.get("/leads/lead_1", headers={"authorization": f"Bearer {stolen}"})
     printed = "".join(capsys.readouterr())
     assert "key_id=ops" in printed.replace("\x1b[36m", "").replace("\x1b[0m", "").replace("\x1b[35m", "")

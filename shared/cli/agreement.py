@@ -1,0 +1,70 @@
+"""`baton agreement`: check a file offline; sign and publish it through the running server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from shared.agreement import Agreement, AgreementInvalid, parse
+from shared.cli.client import Client
+from shared.cli.options import Output, show_json
+
+EXAMPLES = "baton.examples"
+YAML = "application/yaml"
+
+RunExamples = Callable[[Agreement], Sequence[str]]  # a sentence for each example that does not hold
+
+
+def check_file(file: Path, output: Output) -> int:
+    """Print every flaw with its place, or what was read; 1 with flaws."""
+    content = file.read_bytes()
+    try:
+        agreement = parse(content.decode())
+    except UnicodeDecodeError as error:
+        flaws = [{"line": 1, "column": 1, "path": "", "message": f"not UTF-8 at byte {error.start}"}]
+    except AgreementInvalid as error:
+        flaws = [flaw._asdict() for flaw in error.problems]
+    else:
+        flaws = [{"line": 0, "column": 0, "path": "examples", "message": text} for text in _examples(agreement)]
+    sha256 = hashlib.sha256(content).hexdigest()
+    if output is Output.JSON:
+        show_json({"file": str(file), "sha256": sha256, "flaws": flaws})
+    else:
+        for flaw in flaws:
+            print(f"{file}:{flaw['line']}:{flaw['column']}: {flaw['path']}: {flaw['message']}")
+        print(f"{len(flaws)} flaws" if flaws else f"{file}: an agreement, sha256 {sha256}")
+    return 1 if flaws else 0
+
+
+def sign_file(client: Client, file: Path, signer: tuple[str, str], output: Output) -> None:
+    """Keep the content as a draft, if it is not, and sign exactly it. `signer`: party, e-mail."""
+    draft = client.post("/v1/agreements", file.read_bytes(), YAML)
+    signature = {"party": signer[0], "signed_by": signer[1], "sha256": _sha256(file)}
+    _show(client.post(f"/v1/agreements/{draft['id']}/signatures", signature), output)
+
+
+def publish_file(client: Client, file: Path, output: Output) -> None:
+    """Publish the draft of exactly this content."""
+    _show(client.post(f"/v1/agreements/{_sha256(file)}/publication", {}), output)
+
+
+def _examples(agreement: Agreement) -> list[str]:
+    """What the examples inside the agreement say of it, if an engine that runs them is installed."""
+    engines: list[RunExamples] = [point.load() for point in entry_points(group=EXAMPLES)]
+    return [text for engine in engines for text in engine(agreement)]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _show(draft: dict[str, Any], output: Output) -> None:
+    if output is Output.JSON:
+        show_json(draft)
+        return
+    parties = [signature["party"] for signature in draft.get("signatures", [])]
+    print(f"{draft.get('agreement', '')} {draft['sha256'][:12]}: {draft.get('state', 'published')}")
+    print(f"  signed by {', '.join(parties) or 'nobody'}; version {draft.get('version')}")

@@ -1,0 +1,189 @@
+"""The commands by name. Each function here is its command's signature and help; the work is in the module it calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.cli.options import DataOption, KeyOption, Output, OutputOption, ProfileOption, UrlOption
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Lead scoring and handoff between marketing and sales, under an agreement both signed.",
+)
+topics = typer.Typer(no_args_is_help=True, help="The topics of the event log.")
+dlq = typer.Typer(no_args_is_help=True, help="Records that a service could not use.")
+agreement = typer.Typer(no_args_is_help=True, help="The agreement between marketing and sales.")
+app.add_typer(topics, name="topics")
+app.add_typer(dlq, name="dlq")
+app.add_typer(agreement, name="agreement")
+
+ServiceOption = Annotated[str | None, typer.Option("--service", help="One service; all without it.")]
+FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The agreement's YAML file.")]
+
+
+@app.command()
+def up(
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="The port to listen on; 0 takes a free one.")] = None,
+    roles: Annotated[str | None, typer.Option("--roles", help="Comma-separated; all without it.")] = None,
+    services: Annotated[str | None, typer.Option("--services", help="Comma-separated; all without it.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Run all services in this process until Ctrl-C."""
+    from shared.cli.options import settings_of
+    from shared.cli.up import run_up
+
+    settings = settings_of(profile, data, http_host=host, http_port=port)
+    raise typer.Exit(run_up(settings, services=services, roles=roles, output=output))
+
+
+@app.command()
+def migrate(
+    service: ServiceOption = None,
+    to: Annotated[str, typer.Option("--to", help="head, base, or a revision.")] = "head",
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Bring the databases to a revision."""
+    from shared.cli.migrate import run_migrate
+    from shared.cli.options import settings_of
+
+    run_migrate(settings_of(profile, data), service=service, to=to, output=output)
+
+
+@topics.command()
+def ensure(profile: ProfileOption = None, data: DataOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Create the topics that are missing; report those that differ (exit 1)."""
+    from shared.cli.log import ensure_topics
+    from shared.cli.options import settings_of
+
+    raise typer.Exit(ensure_topics(settings_of(profile, data), output))
+
+
+@app.command()
+def check(
+    grace: Annotated[float, typer.Option("--grace", help="What is younger, in seconds, is still under way.")] = 60.0,
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check the invariants of what is stored; exit 1 with findings."""
+    from shared.cli.check import run_check
+    from shared.cli.options import settings_of
+
+    raise typer.Exit(run_check(settings_of(profile, data), grace_seconds=grace, output=output))
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(help="E.g. baton.leads.v1.")],
+    n: Annotated[int, typer.Option("-n", min=0, help="How many of the last records.")] = 10,
+    since: Annotated[
+        str | None, typer.Option("--since", help="A time (ISO 8601), or an age: 90s, 15m, 2h, 3d.")
+    ] = None,
+    where: Annotated[list[str] | None, typer.Option("--where", help="header=value; all of them must hold.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show the records of a topic, without a consumer group."""
+    from shared.cli.log import Wanted, tail_topic
+    from shared.cli.options import settings_of
+
+    wanted = Wanted.of(count=n, since=since, where=where or [])
+    tail_topic(settings_of(profile, data), topic, wanted, follow=follow, output=output)
+
+
+@dlq.command("ls")
+def dlq_ls(
+    service: ServiceOption = None,
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List dead letters with their cause and origin."""
+    from shared.cli.dlq import list_dead
+    from shared.cli.options import settings_of
+
+    list_dead(settings_of(profile, data), service, output)
+
+
+@dlq.command("show")
+def dlq_show(
+    place: Annotated[str, typer.Argument(help="As `dlq ls` names it: service/partition/offset.")],
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show one dead letter whole."""
+    from shared.cli.dlq import show_dead
+    from shared.cli.options import settings_of
+
+    raise typer.Exit(show_dead(settings_of(profile, data), place, output))
+
+
+@app.command()
+def explain(
+    lead: Annotated[str, typer.Argument(help="The lead's id.")],
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say line by line where a lead's score comes from."""
+    from shared.cli.client import client_of
+    from shared.cli.explain import explain_lead
+    from shared.cli.options import settings_of
+
+    explain_lead(client_of(settings_of(None, data), url, key), lead, output)
+
+
+@agreement.command("check")
+def agreement_check(file: FileArgument, output: OutputOption = Output.TEXT) -> None:
+    """Read an agreement, run its examples; errors by line and column (exit 1). Needs no server."""
+    from shared.cli.agreement import check_file
+
+    raise typer.Exit(check_file(file, output))
+
+
+@agreement.command("sign")
+def agreement_sign(
+    file: FileArgument,
+    party: Annotated[str, typer.Option("--party", help="marketing or sales.")],
+    signed_by: Annotated[str, typer.Option("--by", help="The head's e-mail address, as the agreement names it.")],
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Sign exactly the content of this file for one party."""
+    from shared.cli.agreement import sign_file
+    from shared.cli.client import client_of
+    from shared.cli.options import settings_of
+
+    sign_file(client_of(settings_of(None, data), url, key), file, (party, signed_by), output)
+
+
+@agreement.command("publish")
+def agreement_publish(
+    file: FileArgument,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Put the content of this file, signed by both parties, in force."""
+    from shared.cli.agreement import publish_file
+    from shared.cli.client import client_of
+    from shared.cli.options import settings_of
+
+    publish_file(client_of(settings_of(None, data), url, key), file, output)
