@@ -48,6 +48,7 @@ class Consumer:
         """Consume until `stop` is set, then finish what is in hand. Raises `ConsumerHalted`."""
         failures = 0
         while not stop.is_set():
+            beat()  # waiting for a broker is progress, too: a restart would not bring it back
             try:
                 await self._consume(stop)
             except OffsetGap as error:

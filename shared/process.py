@@ -33,7 +33,7 @@ from shared.topics import TOPICS
 from shared.web import RETRY_AFTER, Problem, add_problem_handlers
 
 RETRY_SECONDS = 2.0
-FIRST_TOPICS_SECONDS = 5.0  # a start waits this long for the topics, then goes on without: the outbox keeps what comes
+FIRST_TOPICS_SECONDS = 3.0  # a start waits this long for the topics, then goes on without: the outbox keeps what comes
 LAST_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
