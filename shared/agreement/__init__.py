@@ -57,8 +57,15 @@ __all__ = [
 
 @lru_cache(maxsize=64)
 def parse(content: str) -> Agreement:
-    """The agreement of a YAML text. Raises `AgreementInvalid` with every flaw found."""
-    if (size := len(content.encode(errors="replace"))) > MAX_BYTES:
+    """The agreement of a YAML text. Raises `AgreementInvalid` with every flaw found.
+
+    A fault between two sections is found once both are valid by themselves.
+    """
+    try:
+        size = len(content.encode())
+    except UnicodeEncodeError as error:
+        raise AgreementInvalid([Flaw(1, 1, "", f"not UTF-8: {error.reason}")]) from error
+    if size > MAX_BYTES:
         raise AgreementInvalid([Flaw(1, 1, "", f"{size:,} bytes; at most {MAX_BYTES:,} are taken")])
     root, flaws = read(content)
     if root is None or root.entries is None:

@@ -196,9 +196,8 @@ class _Reader:
             return self._test(name, "in" if isinstance(value, tuple) else "eq", value, steps)
         if not self.has_globs:
             return self._fault(steps, f"{shown(value)} is compared as it stands; write a pattern as {{matches: ...}}")
-        return AnyOf(
-            tuple(self._test(name, "matches" if isinstance(word, str) else "eq", word, steps) for word in words)
-        )
+        parts = tuple(self._test(name, "matches" if isinstance(word, str) else "eq", word, steps) for word in words)
+        return parts[0] if len(parts) == 1 else AnyOf(parts)
 
     def _test(self, name: str, operator: str, operand: object, steps: Steps) -> Term:
         if operator in LATER_OPERATORS:

@@ -12,6 +12,7 @@ from shared.nearest import did_you_mean
 
 Step = str | int
 SHOWN = 60  # characters of a bad value
+MOST_FLAWS = 500  # an answer about a file of rubbish stays readable
 
 
 class Flaw(NamedTuple):
@@ -27,10 +28,10 @@ class Flaw(NamedTuple):
 
 
 class AgreementInvalid(ValueError):
-    """The text is no agreement; `problems` are all the flaws found, in the order of the text."""
+    """The text is no agreement; `problems` are the flaws found, in the order of the text, the first 500 of them."""
 
     def __init__(self, problems: Iterable[Flaw]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(problems)[:MOST_FLAWS])
         super().__init__("\n".join(str(flaw) for flaw in self.problems))
 
 
