@@ -1,7 +1,7 @@
 """Changing a handoff in a transaction: its locks in the order of law 11, its terms, one change, everything written.
 
-For what people do (`review.py`): `lock_handoff`, then `transition` or `record_touch`. Handlers, the router and the watch
-work on many handoffs at once with the same steps.
+For what people do (`review.py`): `lock_handoff`, then `transition` or `record_touch`. Handlers, the router and the
+watch work on many handoffs at once with the same steps.
 """
 
 from __future__ import annotations

@@ -50,8 +50,19 @@ ERASE = sql(
 )
 
 
+TELL = sql(
+    """
+    UPDATE leads SET told_at = (
+        SELECT max(one.told_at) FROM leads AS one
+        WHERE one.lead_id = leads.lead_id OR one.merged_into = leads.lead_id
+    ) WHERE lead_id IN (SELECT survivor_id FROM {rows})
+    """,
+    survivor_id="text",
+)
+
+
 async def lock(session: Session, mentioned: Mapping[str, datetime | None]) -> dict[str, Lead]:
-    """The rows of these leads and their roots, made where missing, under lock. Values: when sales last did something."""
+    """The rows of these leads and their roots, made where missing, under lock. Values: when sales did something."""
     locked: dict[str, Lead] = {}
     wanted = dict(mentioned)
     while wanted:
@@ -66,7 +77,18 @@ async def lock(session: Session, mentioned: Mapping[str, datetime | None]) -> di
 async def merge(session: Session, aliases: Sequence[tuple[str, str]]) -> None:
     """Each absorbed lead, and whatever it had absorbed, is its survivor from now on."""
     await session.execute(MERGE, rows=aliases)
+    await session.execute(TELL, rows=[(survivor_id,) for _, survivor_id in aliases])
 
 
 async def erase(session: Session, erased: Sequence[tuple[str, datetime]]) -> None:
     await session.execute(ERASE, rows=erased)
+
+
+def roots_of(locked: Mapping[str, Lead]) -> dict[str, str]:
+    """The root of each lead."""
+    return {lead.lead_id: lead.merged_into or lead.lead_id for lead in locked.values()}
+
+
+def told(locked: Mapping[str, Lead]) -> list[str]:
+    """Those for which sales has done something."""
+    return sorted(lead.lead_id for lead in locked.values() if lead.told_at is not None)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from operator import itemgetter
 
+from services.handoff.route import Member, Share
 from shared.db import Session
 from shared.sql import sql
-
-Member = tuple[str, str]  # pool, rep
-
-
-class Share(NamedTuple):
-    debt: float
-    assigned: int
-
 
 # Creates, locks and reads in one statement, pools and their reps in order.
 LOCK = sql(
@@ -46,5 +39,5 @@ async def lock(session: Session, members: Collection[Member]) -> dict[Member, Sh
 
 async def save(session: Session, changed: Mapping[Member, Share]) -> None:
     if changed:
-        rows: Iterable[tuple[str, str, float, int]] = ((*member, *share) for member, share in changed.items())
-        await session.execute(SAVE, rows=sorted(rows))
+        rows = [(*member, share.debt, share.assigned) for member, share in sorted(changed.items(), key=itemgetter(0))]
+        await session.execute(SAVE, rows=rows)

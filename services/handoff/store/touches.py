@@ -72,7 +72,8 @@ SAVE_DEALS = sql(
 DEALS = sql(
     f"""
     SELECT {DEAL_NAMES} FROM opportunities
-    WHERE (source, opportunity_id) IN (SELECT wanted_source, wanted_id FROM {{rows}}) {{for_update}}
+    WHERE (source, opportunity_id) IN (SELECT wanted_source, wanted_id FROM {{rows}})
+    ORDER BY source, opportunity_id {{for_update}}
     """,
     wanted_source="text",
     wanted_id="text",

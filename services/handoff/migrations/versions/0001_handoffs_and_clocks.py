@@ -172,7 +172,7 @@ def _create_clocks() -> None:
 
 
 def _create_touches() -> None:
-    """What sales did, for leads known or not yet; `lead_id`: the root it counts for, `came_in_under`: the lead it named."""
+    """What sales did, for leads known or not yet. `lead_id`: the root it counts for, `came_in_under`: as told."""
     op.create_table(
         "touches",
         sa.Column("touch_id", sa.Text, primary_key=True),
