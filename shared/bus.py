@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from shared.topics import Topic
 
 Headers = tuple[tuple[str, bytes], ...]
+
+MAX_MESSAGE_BYTES = (
+    1_048_576  # what Kafka's producers and brokers take unless told otherwise; both implementations refuse more
+)
 
 
 class BusError(Exception):
@@ -26,6 +30,10 @@ class BusUnavailable(BusError):
 
 class MessageRefused(BusError):
     """The event log will never take this message (too large, invalid): repeating it is useless."""
+
+
+class TopicMissing(BusError):
+    """A topic does not exist: `baton topics ensure` creates it. Nothing relies on auto-creation."""
 
 
 class OffsetGap(BusError):
@@ -98,7 +106,8 @@ class Producer(Protocol):
         """Publish in order; one verdict a message, None when every in-sync replica has it.
 
         Returns within the deadline of the bus. `MessageRefused` concerns that message alone. `BusUnavailable` means
-        that the outcome is unknown: it may still be published later (readers drop repeats by event id).
+        that the outcome is unknown: it may still be published later (readers drop repeats by event id). `TopicMissing`
+        concerns the messages of that topic.
         """
         ...
 
@@ -109,7 +118,7 @@ class Consumer(Protocol):
     """A member of a group. Positions are the caller's: it neither commits by itself nor jumps on a gap."""
 
     async def start(self) -> None:
-        """Join. Keeps no state after a failure: `BusUnavailable` may be answered by calling again."""
+        """Join. Keeps no state after a failure: `BusUnavailable`, `TopicMissing` may be answered by calling again."""
         ...
 
     async def fetch(
@@ -118,12 +127,14 @@ class Consumer(Protocol):
         """Records of the assigned partitions but the paused ones, in offset order, at most `max_records` a partition.
 
         Returns early with the first records, empty after `timeout_seconds`. Must be called often: it keeps the
-        membership alive, also when everything is paused. Raises what a listener raised, and `OffsetGap`.
+        membership alive, also when everything is paused, and it is where the listener is told. Raises what the
+        listener raised, `OffsetGap` (again at each call, until a `seek`), and `BusUnavailable` when the log has been
+        silent for so long that a new consumer is the better try.
         """
         ...
 
     async def seek(self, place: TopicPartition, offset: int) -> None:
-        """The next fetch of this partition starts at `offset`."""
+        """The next fetch of this partition starts at `offset`. Without effect on a partition that is not assigned."""
         ...
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -133,7 +144,7 @@ class Consumer(Protocol):
     def assignment(self) -> frozenset[TopicPartition]: ...
 
     async def close(self) -> None:
-        """Leave the group. Bounded in time; never raises for a dead broker."""
+        """Leave the group; the listener is not told: drain first. Bounded in time; never raises for a dead broker."""
         ...
 
 
@@ -151,7 +162,7 @@ class Bus(Protocol):
     async def read(
         self, place: TopicPartition, start: int, *, max_records: int, timeout_seconds: float
     ) -> list[Record]:
-        """Records from `start` on, without a group (for people and tools). Empty at the end of the log."""
+        """Records from `start` on, without a group (for people, tools); none at the log's end. Raises `OffsetGap`."""
         ...
 
     async def committed(self, group: str, topics: Sequence[str]) -> dict[TopicPartition, int]:
@@ -163,3 +174,21 @@ class Bus(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def differences(wanted: Topic, *, partitions: int, retention: timedelta | None) -> tuple[str, ...]:
+    """Sentences on how an existing topic differs from the table. `retention` None: kept by compaction."""
+    found = []
+    if partitions != wanted.partitions:
+        found.append(
+            f"{wanted.name} has {partitions} partitions, not {wanted.partitions}: keys would move, so the number stays"
+        )
+    if retention != wanted.retention:
+        found.append(f"{wanted.name} is kept {_kept(retention)}, not {_kept(wanted.retention)}")
+    return tuple(found)
+
+
+def _kept(retention: timedelta | None) -> str:
+    if retention is None:
+        return "by compaction"
+    return "for ever" if retention == timedelta.max else f"for {retention.total_seconds() / 86400:g} days"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from tests.support import Databases, dev_server, fresh_postgresql_database
+from shared.bus import Bus
+from shared.embedded import EmbeddedBus
+from shared.kafka import KafkaBus
+from tests.support import KAFKA_LIMITS, Databases, Stack, delete_topics, dev_server, fresh_postgresql_database
 
 
 @pytest.fixture(scope="session")
@@ -18,15 +23,52 @@ def postgresql_server() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[str]:
+    """The address of an Apache Kafka."""
+    with dev_server("kafka") as address:
+        yield address
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 async def databases(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Databases]:
-    with ExitStack() as stack:
-        if request.param == "sqlite":
-            place = str(tmp_path)
-        else:
-            place = stack.enter_context(fresh_postgresql_database(request.getfixturevalue("postgresql_server")))
-        databases = Databases(request.param, place)
-        try:
-            yield databases
-        finally:
-            await databases.close()
+    async with AsyncExitStack() as parts:
+        yield await _databases(parts, request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["embedded", pytest.param("cluster", marks=pytest.mark.kafka)])
+async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
+    """An event log of its own, without topics."""
+    async with AsyncExitStack() as parts:
+        yield await _bus(parts, request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["embedded", pytest.param("cluster", marks=[pytest.mark.kafka, pytest.mark.postgres])])
+async def stack(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with AsyncExitStack() as parts:
+        kind: Literal["sqlite", "postgresql"] = "sqlite" if request.param == "embedded" else "postgresql"
+        databases = await _databases(parts, kind, request, tmp_path)
+        yield Stack(request.param, await _bus(parts, request.param, request, tmp_path), databases)
+
+
+async def _databases(
+    parts: AsyncExitStack, kind: Literal["sqlite", "postgresql"], request: pytest.FixtureRequest, tmp_path: Path
+) -> Databases:
+    place = str(tmp_path)
+    if kind == "postgresql":
+        place = parts.enter_context(fresh_postgresql_database(request.getfixturevalue("postgresql_server")))
+    databases = Databases(kind, place)
+    parts.push_async_callback(databases.close)
+    return databases
+
+
+async def _bus(parts: AsyncExitStack, profile: str, request: pytest.FixtureRequest, tmp_path: Path) -> Bus:
+    bus: EmbeddedBus | KafkaBus
+    if profile == "embedded":
+        bus = EmbeddedBus(tmp_path / "log.sqlite")
+    else:
+        kafka, prefix = request.getfixturevalue("kafka_server"), f"t{secrets.token_hex(4)}."
+        bus = KafkaBus(kafka, prefix=prefix, limits=KAFKA_LIMITS)
+        parts.push_async_callback(delete_topics, kafka, prefix)
+    parts.push_async_callback(bus.close)
+    return bus

@@ -7,23 +7,35 @@ import secrets
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import psycopg
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 from sqlalchemy.engine import make_url
 
+from shared.bus import Bus
 from shared.db import Database
+from shared.kafka import KafkaLimits
 from shared.migrations import migrate
+from shared.topics import TOPICS, Topic
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 300  # the first start of a Kafka fetches it
 MISSING = 3  # exit code of deploy/dev/*: this machine lacks something
 SERVICES = ("scoring", "handoff", "notifier")
+KAFKA_LIMITS = KafkaLimits(
+    request_seconds=4.0,
+    publish_seconds=5.0,
+    session_seconds=1.5,
+    heartbeat_seconds=0.3,
+    rebalance_seconds=10.0,
+    stale_seconds=6.0,
+)
 
 
 def missing(what: str) -> NoReturn:
@@ -73,6 +85,26 @@ def migrated(url: str, service: str) -> Database:
     return Database(url, service=service)
 
 
+class Stack:
+    """One profile, fresh for one test: a bus without topics, and a database of each service."""
+
+    def __init__(self, name: Literal["embedded", "cluster"], bus: Bus, databases: Databases) -> None:
+        self.name = name
+        self.bus = bus
+        self.databases = databases
+
+    def database_url(self, service: str) -> str:
+        return self.databases.url(service)
+
+    def open_database(self, service: str) -> Database:
+        """The service's migrated database, closed when the test ends."""
+        return self.databases.open(service)
+
+    async def ensure_topics(self, topics: Sequence[Topic] = TOPICS) -> None:
+        """Create them, with two partitions each: enough to see what partitions do, few enough to be quick."""
+        await self.bus.ensure_topics([replace(topic, partitions=min(topic.partitions, 2)) for topic in topics])
+
+
 @dataclass
 class Databases:
     """Fresh databases for one test. `open` gives a migrated one that is closed when the test ends."""
@@ -92,6 +124,17 @@ class Databases:
     async def close(self) -> None:
         for database in self.opened:
             await database.close()
+
+
+async def delete_topics(kafka: str, prefix: str) -> None:
+    """Delete every topic whose name begins with the prefix."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        if topics := [name for name in await admin.list_topics() if name.startswith(prefix)]:
+            await admin.delete_topics(topics)
+    finally:
+        await admin.close()
 
 
 @contextmanager
