@@ -64,6 +64,7 @@ class Metrics:
     records_dead: Counter  # service, topic, reason
     batches_retried: Counter  # service
     consumer_position_seconds: Gauge  # service, topic, partition
+    items_received: Counter  # format, verdict
     keys_refused: Counter  # reason
     http_requests: Counter  # method, route, status
     http_seconds: Histogram  # method, route
@@ -95,6 +96,7 @@ metrics = Metrics(
         "topic",
         "partition",
     ),
+    items_received=_counter("items_received", "Items that came through the door", "format", "verdict"),
     keys_refused=_counter("keys_refused", "Requests without a right API key", "reason"),
     http_requests=_counter("http_requests", "HTTP requests answered", "method", "route", "status"),
     http_seconds=Histogram(

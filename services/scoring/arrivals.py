@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
@@ -78,10 +78,10 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One item of a delivery that can be used. `digest`: of its content, without what differs between repetitions."""
+    """One item of a delivery that can be used. `item`: its content, without what differs between repetitions."""
 
     source_id: str
-    digest: str
+    item: bytes
     claim: Claim
     what: Activity | Touch | Opportunity
     when: When = When()
@@ -107,6 +107,25 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """One item on its way through the door, with the request it came in."""
+
+    delivery_id: str
+    source: str
+    body: bytes
+    traceparent: str
+    item: Arrival | Unusable
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.source, self.item.source_id
+
+    def refused(self, reason: str) -> Entry:
+        """The same entry, found to be of no use."""
+        return replace(self, item=Unusable(reason, self.item.source_id, self.item.item))
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of one item. `id`: the sender's id of it, or the one made from its content."""
 
@@ -116,18 +135,23 @@ class Verdict:
     reason: str | None = None
 
 
-def digest(item: object) -> str:
-    """The same for the same content, whatever the order of its keys."""
-    return hashlib.sha256(msgspec.json.encode(item, order="deterministic")).hexdigest()
+def encoded(content: object) -> bytes:
+    """The same bytes for the same content, whatever the order of its keys."""
+    return msgspec.json.encode(content, order="deterministic")
 
 
-def source_id(given: object, content: str) -> str:
-    """The sender's id of an item, or one made from the digest of its content. Raises `ValueError` for an unusable one.
+def content_id(item: bytes) -> str:
+    """The id of an item that its sender gave none."""
+    return f"sha256:{hashlib.sha256(item).hexdigest()}"
+
+
+def source_id(given: object, item: bytes) -> str:
+    """The sender's id of an item, or one made from its content. Raises `ValueError` for an unusable one.
 
     So two items without ids and with the same content are one: a sender that means two says when each happened.
     """
     if given is None or given == "":
-        return f"sha256:{content}"
+        return content_id(item)
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise ValueError("the id is neither text nor a whole number")
     text = str(given)

@@ -16,9 +16,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
-from services.scoring.arrivals import Activity, Arrival, Unusable, digest
+from services.scoring.arrivals import Activity, Arrival, Unusable, content_id, encoded
 from services.scoring.resolve import Claim
 from services.scoring.sources.claims import Given, claim, merged, with_mailbox
 from services.scoring.sources.facts import traits
@@ -55,10 +53,10 @@ def arrivals(source: str, body: bytes) -> list[Arrival | Unusable]:
     try:
         events = parse(body)
     except Malformed as error:
-        return [Unusable(str(error), f"sha256:{digest(body)}", body)]
+        return [Unusable(str(error), content_id(body), body)]
     if not isinstance(events, list) or len(events) > MAX_EVENTS:
         reason = f"the body is a list of at most {MAX_EVENTS} events"
-        return [Unusable(reason, f"sha256:{digest(body)}", body)]
+        return [Unusable(reason, content_id(body), body)]
     return [_arrival(source, event) for event in events]
 
 
@@ -71,20 +69,20 @@ def _is_recent(timestamp: str, now: datetime) -> bool:
 
 def _arrival(source: str, event: Any) -> Arrival | Unusable:
     content = {name: event.get(name) for name in IDENTIFYING} if isinstance(event, dict) else event
-    name = f"sha256:{digest(content)}"
+    name = content_id(encoded(content))
     try:
         if not isinstance(event, dict):
             raise NotHubSpot("an event is a JSON object")
         return _usable(source, event, name)
     except ValueError as error:
-        return Unusable(str(error), name, msgspec.json.encode(event))
+        return Unusable(str(error), name, encoded(event))
 
 
 def _usable(source: str, event: Mapping[str, Any], name: str) -> Arrival:
     contact, attributes = _facts(event)
     return Arrival(
         source_id=name,
-        digest=digest({key: value for key, value in event.items() if key != "attemptNumber"}),
+        item=encoded({key: value for key, value in event.items() if key != "attemptNumber"}),
         claim=_claim(source, event, contact.get("email") or None),
         what=Activity(_kind(event), {}, attributes),
         when=when(event.get("occurredAt")),

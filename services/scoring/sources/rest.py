@@ -15,7 +15,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from services.scoring.arrivals import Activity, Arrival, Opportunity, Touch, Unusable, digest, source_id
+from services.scoring.arrivals import Activity, Arrival, Opportunity, Touch, Unusable, content_id, encoded, source_id
 from services.scoring.sources.claims import Given, claim, with_mailbox
 from services.scoring.sources.facts import MAX_TEXT, properties, traits
 from services.scoring.sources.reading import clean, snake, when
@@ -72,33 +72,33 @@ def arrivals(body: Any) -> list[Arrival | Unusable]:
 
 
 def _arrival(given: Any) -> Arrival | Unusable:
-    known = digest(given)
-    name = f"sha256:{known}"
+    item = encoded(given)
+    name = content_id(item)
     try:
-        name = source_id(given.get("id") if isinstance(given, Mapping) else None, known)
-        if len(msgspec.json.encode(given)) > MAX_ITEM_BYTES:
+        name = source_id(given.get("id") if isinstance(given, Mapping) else None, item)
+        if len(item) > MAX_ITEM_BYTES:
             raise NotAnItem(f"an item has at most {MAX_ITEM_BYTES} bytes")
-        return _usable(msgspec.convert(given, Item), name, known)
+        return _usable(msgspec.convert(given, Item), name, item)
     except ValueError as error:  # msgspec.ValidationError is one; its message names the place, never the value
-        return Unusable(str(error), name, msgspec.json.encode(given))
+        return Unusable(str(error), name, item)
 
 
-def _usable(item: Item, name: str, known: str) -> Arrival:
-    contact, attributes = traits(item.attributes)
-    email = item.identities.email
+def _usable(sent: Item, name: str, item: bytes) -> Arrival:
+    contact, attributes = traits(sent.attributes)
+    email = sent.identities.email
     if email is not None:
         contact = {**contact, "email": email}
     given = Given(
-        user_id=item.identities.user_id,
+        user_id=sent.identities.user_id,
         email=email,
-        anonymous_id=item.identities.anonymous_id,
-        crm=item.identities.crm,
-        lead_id=item.lead_id,
+        anonymous_id=sent.identities.anonymous_id,
+        crm=sent.identities.crm,
+        lead_id=sent.lead_id,
     )
-    what = _what(item)
+    what = _what(sent)
     if isinstance(what, Activity):
-        what = Activity(what.kind, properties(item.properties), attributes)
-    return Arrival(name, known, claim(given), what, when(item.occurred_at), with_mailbox(contact))
+        what = Activity(what.kind, properties(sent.properties), attributes)
+    return Arrival(name, item, claim(given), what, when(sent.occurred_at), with_mailbox(contact))
 
 
 def _what(item: Item) -> Activity | Touch | Opportunity:

@@ -16,9 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from services.scoring.arrivals import Activity, Arrival, Unusable, digest, source_id
+from services.scoring.arrivals import Activity, Arrival, Unusable, content_id, encoded, source_id
 from services.scoring.resolve import Claim
 from services.scoring.sources.claims import Given, alias, claim, with_mailbox
 from services.scoring.sources.facts import campaign, properties, traits, without_query
@@ -71,20 +69,20 @@ def _arrival(message: Any) -> Arrival | Unusable:
     content = message
     if isinstance(message, Mapping):
         content = {name: value for name, value in message.items() if name not in NOT_CONTENT}
-    known = digest(content)
-    name = f"sha256:{known}"
+    item = encoded(content)
+    name = content_id(item)
     try:
         if not isinstance(message, dict):
             raise NotSegment("a message is a JSON object")
-        name = source_id(message.get("message_id"), known)
-        if len(msgspec.json.encode(content)) > MAX_ITEM_BYTES:
+        name = source_id(message.get("message_id"), item)
+        if len(item) > MAX_ITEM_BYTES:
             raise NotSegment(f"a message has at most {MAX_ITEM_BYTES} bytes")
-        return _usable(message, name, known)
+        return _usable(message, name, item)
     except ValueError as error:
-        return Unusable(str(error), name, msgspec.json.encode(message))
+        return Unusable(str(error), name, item)
 
 
-def _usable(message: Message, name: str, known: str) -> Arrival:
+def _usable(message: Message, name: str, item: bytes) -> Arrival:
     call = message.get("type") or message.get("action")
     if call not in CALLS:
         raise NotSegment(
@@ -94,7 +92,7 @@ def _usable(message: Message, name: str, known: str) -> Arrival:
     contact, attributes = traits(told)
     return Arrival(
         source_id=name,
-        digest=known,
+        item=item,
         claim=_claim(message, str(call), told),
         what=Activity(_kind(message, str(call)), _properties(message, str(call)), attributes),
         when=when(message.get("original_timestamp") or message.get("timestamp"), instant(message.get("sent_at"))),

@@ -150,14 +150,14 @@ JOIN_PEOPLE = sql(
 
 PUT_CONTACT_FACTS = sql(
     """
-    INSERT INTO contact_facts (lead_id, name, value, occurred_at, fact_id)
-    SELECT lead_id, name, value, occurred_at, fact_id FROM {rows} WHERE true ORDER BY n
-    ON CONFLICT (lead_id, name) DO UPDATE
+    INSERT INTO contact_facts (lead_id, field, value, occurred_at, fact_id)
+    SELECT lead_id, field, value, occurred_at, fact_id FROM {rows} WHERE true ORDER BY n
+    ON CONFLICT (lead_id, field) DO UPDATE
     SET value = excluded.value, occurred_at = excluded.occurred_at, fact_id = excluded.fact_id
     WHERE (excluded.occurred_at, excluded.fact_id) > (contact_facts.occurred_at, contact_facts.fact_id)
     """,
     lead_id="text",
-    name="text",
+    field="text",
     value="text",
     occurred_at="timestamptz",
     fact_id="text",
@@ -237,7 +237,7 @@ async def existing(session: Session, lead_ids: Iterable[str]) -> set[str]:
 
 
 async def lock(session: Session, people: Iterable[str], pointers: Iterable[Identity]) -> None:
-    """Hold these people's strong identities, then these anonymous ids, against other doors that would change them too."""
+    """Hold these people's strong identities, then these anonymous ids, against other doors that change them."""
     persons = [(person,) for person in sorted(people)]
     if persons:
         await session.execute(LOCK_PEOPLE, persons)
@@ -262,7 +262,7 @@ async def join_people(session: Session, people: Mapping[str, str]) -> None:
 
 
 async def put_contact_facts(session: Session, rows: Iterable[tuple[str, str, str, datetime, str]]) -> None:
-    """Keep (lead, name, value, occurred at, fact id), where it is later than what is kept."""
+    """Keep (lead, field, value, occurred at, fact id), where it is later than what is kept."""
     latest: dict[Key, tuple[str, str, str, datetime, str]] = {}
     for row in sorted(rows, key=lambda row: row[3:]):
         latest[row[0], row[1]] = row
