@@ -4,7 +4,7 @@
     POST /webhooks/{source}                                   signature over the exact body and the configured URL
     POST /v1/activities                                       API key with activities:write
 
-What is ours to fix is 503 with Retry-After; a sender does not repeat a 4xx, so that only what it could do better is one.
+What is ours to fix is 503 with Retry-After. A sender does not repeat a 4xx: only what it could do better is one.
 """
 
 from __future__ import annotations

@@ -150,14 +150,14 @@ JOIN_PEOPLE = sql(
 
 PUT_CONTACT_FACTS = sql(
     """
-    INSERT INTO contact_facts (lead_id, field, value, occurred_at, fact_id)
-    SELECT lead_id, field, value, occurred_at, fact_id FROM {rows} WHERE true ORDER BY n
-    ON CONFLICT (lead_id, field) DO UPDATE
+    INSERT INTO contact_facts (lead_id, name, value, occurred_at, fact_id)
+    SELECT lead_id, name, value, occurred_at, fact_id FROM {rows} WHERE true ORDER BY n
+    ON CONFLICT (lead_id, name) DO UPDATE
     SET value = excluded.value, occurred_at = excluded.occurred_at, fact_id = excluded.fact_id
     WHERE (excluded.occurred_at, excluded.fact_id) > (contact_facts.occurred_at, contact_facts.fact_id)
     """,
     lead_id="text",
-    field="text",
+    name="text",
     value="text",
     occurred_at="timestamptz",
     fact_id="text",
@@ -262,7 +262,7 @@ async def join_people(session: Session, people: Mapping[str, str]) -> None:
 
 
 async def put_contact_facts(session: Session, rows: Iterable[tuple[str, str, str, datetime, str]]) -> None:
-    """Keep (lead, field, value, occurred at, fact id), where it is later than what is kept."""
+    """Keep (lead, name, value, occurred at, fact id), where it is later than what is kept."""
     latest: dict[Key, tuple[str, str, str, datetime, str]] = {}
     for row in sorted(rows, key=lambda row: row[3:]):
         latest[row[0], row[1]] = row

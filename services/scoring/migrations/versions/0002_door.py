@@ -77,7 +77,7 @@ def _create_contact_facts() -> None:
     op.create_table(
         "contact_facts",
         sa.Column("lead_id", sa.Text, primary_key=True),
-        sa.Column("field", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
         sa.Column("occurred_at", Instant, nullable=False),
         sa.Column("fact_id", sa.Text, nullable=False),
