@@ -134,7 +134,7 @@ def merge(desk: Desk, merged: LeadMerged, cause: str) -> None:
 
 
 def give_way(desk: Desk, lead_id: str, cause: str) -> None:
-    """One open handoff a product and motion: the less advanced, then the younger, ends as merged; its cycle does not."""
+    """One handoff a product and motion: the less advanced, then the younger, ends as merged, its cycle does not."""
     kept: dict[tuple[str, str], Case] = {}
     for case in sorted(desk.of_lead(lead_id), key=_standing):
         place = (case.handoff.product, case.handoff.motion)

@@ -124,6 +124,9 @@ PAGE = sql(
     ORDER BY opened_at DESC, handoff_id DESC LIMIT :size
     """
 )
+READ = sql(
+    f"SELECT {NAMES} FROM handoffs WHERE handoff_id IN (SELECT wanted FROM {{rows}}) ORDER BY handoff_id", wanted="text"
+)
 FIND = sql(f"SELECT {NAMES} FROM handoffs WHERE handoff_id = :handoff_id")
 FORGET_NOTES = sql(
     """
@@ -160,6 +163,11 @@ async def claim_due(session: Session, limit: int) -> list[Handoff]:
 async def waiting(session: Session, limit: int) -> list[Handoff]:
     """Handoffs the router has to look at, not locked, without clocks, the longest waiting first."""
     return [_handoff(row) for row in await session.execute(WAITING, limit=limit)]
+
+
+async def read(session: Session, handoff_ids: Collection[str]) -> list[Handoff]:
+    """These handoffs with their clocks, not locked, by id."""
+    return await _with_clocks(session, await session.execute(READ, rows=[(wanted,) for wanted in handoff_ids]))
 
 
 async def find(session: Session, handoff_id: str) -> Handoff | None:
