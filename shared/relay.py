@@ -128,8 +128,7 @@ class Relay:
             if self._settings.keep is not None and clock() >= prune_at:
                 await run(self._prune)
                 prune_at = clock() + self._settings.prune_seconds
-            with suppress(TimeoutError):
-                await asyncio.wait_for(hint.wait(), self._settings.poll_seconds)
+            await _first_of(hint, stop, self._settings.poll_seconds)
 
     async def _lock(self, session: Session, held: frozenset[int]) -> set[int]:
         """More shards, as far as they are free."""
@@ -195,6 +194,16 @@ def _sorted_out(
         else:
             published.append(row.id)
     return published, parked, unknown
+
+
+async def _first_of(hint: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
+    """Wait until one of them is set, or the time is over."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (hint, stop)]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:
