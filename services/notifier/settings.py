@@ -58,7 +58,7 @@ class NotifierSettings(Settings):
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
         if self.automation_webhook_url is not None and self.automation_webhook_secret is None:
-            raise ValueError("BATON_AUTOMATION_WEBHOOK_URL needs BATON_AUTOMATION_WEBHOOK_SECRET: what it gets is signed")
+            raise ValueError("BATON_AUTOMATION_WEBHOOK_URL needs BATON_AUTOMATION_WEBHOOK_SECRET to sign with")
         if self.smtp_url is not None:
             mailbox(self.smtp_url.get_secret_value(), self.mail_from)
         return self
