@@ -527,7 +527,7 @@ def decode(record: Record) -> Received[Event]:
         raise EventUnreadable(f"ce_type {name!r} does not belong on {record.topic}; allowed: {allowed or 'none'}")
     try:
         event = decoder.decode(record.value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventUnreadable(f"{name}: {error}") from error
     if record.key != event.key.encode():
         raise EventUnreadable(f"{name}: the record's key is not the event's")
@@ -570,11 +570,12 @@ def _time(attributes: Mapping[str, str]) -> datetime:
     value = _required(attributes, "ce_time")
     try:
         time = datetime.fromisoformat(value)
-    except ValueError as error:
+        in_utc = time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # year 1 or 9999, out of range once it is UTC
         raise EventUnreadable(f"ce_time {value!r} is not an RFC 3339 time") from error
     if time.tzinfo is None:
         raise EventUnreadable(f"ce_time {value!r} has no zone")
-    return time.astimezone(UTC)
+    return in_utc
 
 
 def _traceparent(attributes: Mapping[str, str]) -> str:
