@@ -35,6 +35,7 @@ LOCK = sql(
     lead_id="text",
     told_at="timestamptz",
 )
+ROOT = sql("SELECT merged_into FROM leads WHERE lead_id = :lead_id AND merged_into IS NOT NULL")
 MERGE = sql(
     """
     UPDATE leads SET merged_into = rows.survivor_id FROM {rows}
@@ -92,3 +93,9 @@ def roots_of(locked: Mapping[str, Lead]) -> dict[str, str]:
 def told(locked: Mapping[str, Lead]) -> list[str]:
     """Those for which sales has done something."""
     return sorted(lead.lead_id for lead in locked.values() if lead.told_at is not None)
+
+
+async def root_of(session: Session, lead_id: str) -> str:
+    """The lead that this one is now, not locked; itself, where it was never absorbed."""
+    row = await session.first(ROOT, lead_id=lead_id)
+    return str(row.merged_into) if row else lead_id

@@ -1,0 +1,44 @@
+"""Handoff, composed: what it reads, what it watches, what it answers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from services.handoff.api import routes
+from services.handoff.handlers import HANDLERS
+from services.handoff.settings import HandoffSettings
+from services.handoff.watch import watch
+from shared.bus import Bus
+from shared.consume import Consumer
+from shared.db import Database
+from shared.relay import Relay
+from shared.security import Keyring
+from shared.service import Service, run_service
+from shared.settings import Settings
+
+NAME = "handoff"
+
+
+def build(bus: Bus, settings: Settings) -> Service:
+    """The service; nothing is connected yet."""
+    given = settings.extended(HandoffSettings)
+    database = Database(given.database_url_for(NAME), service=NAME)
+    return Service(
+        name=NAME,
+        database=database,
+        roles={
+            "consume": Consumer(database, bus, HANDLERS).run,
+            "relay": Relay(database, bus).run,
+            "clock": partial(watch, database),
+        },
+        routers=[routes(database, Keyring(given.api_keys))],
+    )
+
+
+def main() -> None:
+    """`python -m services.handoff`."""
+    run_service(NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Handoffs as the API shows them: the row, and on its own page its clocks, history, routing and touches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from services.handoff.case import Handoff, Line, Touch
+from services.handoff.clock import Clock, elapsed_seconds
+from services.handoff.store import handoffs, leads, owners, touches
+from services.handoff.terms import Terms
+from services.handoff.transitions import terms_for
+from shared.agreement_copies import in_force
+from shared.db import Session
+from shared.web import encode_cursor
+
+Json = dict[str, Any]
+
+ROW = (
+    "mql_id",
+    "lead_id",
+    "opened_for",
+    "product",
+    "motion",
+    "cycle",
+    "clause",
+    "state",
+    "owner",
+    "pool",
+    "version",
+    "reason",
+    "reassigns",
+    "attempts",
+    "agreement_version",
+    "qualified_at",
+    "opened_at",
+    "assigned_at",
+    "ended_at",
+)
+CLOCK = (
+    "milestone",
+    "subject",
+    "state",
+    "started_at",
+    "due_at",
+    "breached_at",
+    "met_at",
+    "ended_at",
+    "policy",
+    "calendar",
+)
+TOUCH = ("kind", "performer", "source", "occurred_at", "received_at", "outcome")
+
+
+async def page(session: Session, *, before: tuple[datetime, str], size: int, filters: dict[str, str]) -> Json:
+    """One page of handoffs, from the newest. Filters: state, owner, lead; an absorbed lead means its survivor."""
+    if lead := filters.get("lead"):
+        filters = {**filters, "lead": await leads.root_of(session, lead)}
+    found = await handoffs.page(session, before=before, size=size + 1, **filters)
+    last = found[size - 1] if len(found) > size else None
+    return {
+        "items": [summary(handoff) for handoff in found[:size]],
+        "next": encode_cursor(last.opened_at, last.handoff_id) if last else None,
+    }
+
+
+async def find(session: Session, handoff_id: str) -> Json | None:
+    """Everything about one handoff; None: there is none of that id."""
+    handoff = await handoffs.find(session, handoff_id)
+    return await detail(session, handoff) if handoff else None
+
+
+async def detail(session: Session, handoff: Handoff) -> Json:
+    """Everything about a handoff that was just read or written in this transaction."""
+    terms = await terms_for(session, handoff)
+    now = await session.now()
+    lines = await handoffs.history(session, handoff.handoff_id)
+    done = (await touches.of_leads(session, [handoff.lead_id])).get(handoff.lead_id, [])
+    shown: Json = msgspec.to_builtins(
+        {
+            **summary(handoff),
+            "clocks": [_clock(clock, terms, now) for clock in handoff.clocks],
+            "history": [_line(line) for line in lines],
+            "routing": [_decision(line) for line in lines if line.decision],
+            "touches": [_touch(touch, lines) for touch in done if touch.occurred_at >= handoff.qualified_at],
+        }
+    )
+    return shown
+
+
+async def reps(session: Session) -> Json:
+    """The people of the agreement in force, their pools, and how many open handoffs each has."""
+    copy = await in_force(session, await session.now())
+    if copy is None:
+        return {"items": [], "next": None, "agreement_version": None}
+    counts = await owners.open_counts(session)
+    items = [
+        {
+            "id": rep.id,
+            "name": rep.name,
+            "active": rep.active,
+            "manager": rep.manager,
+            "pools": [pool.id for pool in copy.agreement.pools if any(each.rep == rep.id for each in pool.members)],
+            "open_handoffs": counts.get(rep.id, 0),
+        }
+        for rep in copy.agreement.reps
+    ]
+    return {"items": items, "next": None, "agreement_version": copy.version}
+
+
+def summary(handoff: Handoff) -> Json:
+    """A handoff as a line of a list. `due_at`: the earliest deadline that is still open."""
+    due_at = min((clock.due_at for clock in handoff.clocks if clock.is_open), default=None)
+    row = {name: getattr(handoff, name) for name in ROW}
+    shown: Json = msgspec.to_builtins({"id": handoff.handoff_id, **row, "due_at": due_at})
+    return shown
+
+
+def _clock(clock: Clock, terms: Terms, now: datetime) -> Json:
+    """`elapsed_seconds` is working time until it ended, or until now; `wall_seconds` beside it."""
+    until = clock.met_at or clock.ended_at or now
+    return {
+        "id": clock.clock_id,
+        **{name: getattr(clock, name) for name in CLOCK},
+        "late_report": clock.late_report,
+        "warned_at_percent": clock.warned or None,
+        "elapsed_seconds": elapsed_seconds(terms.policy, clock, until),
+        "wall_seconds": (until - clock.started_at).total_seconds(),
+    }
+
+
+def _line(line: Line) -> Json:
+    names = ("version", "type", "actor", "cause", "owner", "reason", "note", "touch_id", "recorded_at")
+    shown = {name: getattr(line, name) for name in names}
+    return {**shown, "from": line.from_state, "to": line.to_state, "at": line.happened_at}
+
+
+def _decision(line: Line) -> Json:
+    return {"at": line.happened_at, **json.loads(line.decision or "{}")}
+
+
+def _touch(touch: Touch, lines: Iterable[Line]) -> Json:
+    """`counted`: whether it was a touch of this handoff, as the agreement defines one."""
+    is_counted = any(line.touch_id == touch.touch_id for line in lines)
+    return {"id": touch.touch_id, **{name: getattr(touch, name) for name in TOUCH}, "counted": is_counted}
