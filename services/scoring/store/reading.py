@@ -15,11 +15,11 @@ Rows = list[Row[Any]]
 
 CONTACT_FACTS = sql(
     """
-    SELECT rows.lead_id AS root, contact_facts.field, contact_facts.value, contact_facts.occurred_at
+    SELECT rows.lead_id AS root, contact_facts.name, contact_facts.value, contact_facts.occurred_at
     FROM {rows}
     JOIN leads ON leads.lead_id = rows.lead_id OR leads.merged_into = rows.lead_id
     JOIN contact_facts ON contact_facts.lead_id = leads.lead_id
-    ORDER BY contact_facts.occurred_at, contact_facts.lead_id
+    ORDER BY contact_facts.occurred_at, contact_facts.fact_id
     """,
     lead_id="text",
 )
@@ -70,9 +70,10 @@ SCORES = sql(
 
 MQLS = sql(
     """
-    SELECT mql_id, cycle, product, motion, qualified_at, clause, ended_at FROM mqls
-    WHERE lead_id = :lead_id ORDER BY qualified_at, mql_id
-    """
+    SELECT lead_id, mql_id, cycle, product, motion, qualified_at, clause, ended_at, gave_way_at FROM mqls
+    WHERE lead_id IN (SELECT lead_id FROM {rows}) ORDER BY qualified_at, mql_id
+    """,
+    lead_id="text",
 )
 
 PAGE = sql(
@@ -95,13 +96,13 @@ PAGE_OF_BUCKET = sql(
 
 
 async def contacts(session: Session, roots: Iterable[str]) -> dict[str, dict[str, str]]:
-    """What is known to reach each root: the latest of each field, and the first e-mail address of its identities."""
+    """How to reach each root: the latest of each field, else its first e-mail address; an empty one was cleared."""
     found: dict[str, dict[str, str]] = {root: {} for root in roots}
     for row in await session.execute(EMAILS, column(found)):
         found[row.root]["email"] = row.value
     for row in await session.execute(CONTACT_FACTS, column(found)):
-        found[row.root][row.field] = row.value
-    return found
+        found[row.root][row.name] = row.value
+    return {root: {name: value for name, value in fields.items() if value} for root, fields in found.items()}
 
 
 async def lead(session: Session, lead_id: str) -> Row[Any] | None:
@@ -122,8 +123,8 @@ async def scores(session: Session, roots: Iterable[str]) -> Rows:
     return await session.execute(SCORES, column(roots))
 
 
-async def mqls(session: Session, root: str) -> Rows:
-    return await session.execute(MQLS, lead_id=root)
+async def mqls(session: Session, roots: Iterable[str]) -> Rows:
+    return await session.execute(MQLS, column(roots))
 
 
 async def page(session: Session, *, after: str, limit: int, bucket: str | None) -> list[str]:

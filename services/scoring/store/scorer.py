@@ -147,9 +147,9 @@ PUT_SCORES = sql(
 INSERT_MQLS = sql(
     """
     INSERT INTO mqls (mql_id, made_for, lead_id, product, motion, cycle, scorecard, agreement_version, clause,
-        crossed_by, qualified_at)
+        crossed_by, qualified_at, created_at)
     SELECT mql_id, made_for, lead_id, product, motion, cycle, scorecard, agreement_version, clause,
-        crossed_by, qualified_at FROM {rows} WHERE true
+        crossed_by, qualified_at, clock_timestamp() FROM {rows} WHERE true
     """,
     mql_id="text",
     made_for="text",

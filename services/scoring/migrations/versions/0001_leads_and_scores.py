@@ -47,7 +47,7 @@ def _create_leads() -> None:
 
 
 def _create_activities() -> None:
-    """`lead_id` is the root it counts for, `came_in_under` the lead it was recorded for, so that merges can be split."""
+    """`lead_id` is the root it counts for; `came_in_under` the lead it came for, so that a merge can be split."""
     op.create_table(
         "activities",
         sa.Column("activity_id", sa.Text, primary_key=True),
@@ -104,6 +104,7 @@ def _create_mqls() -> None:
         sa.Column("qualified_at", Instant, nullable=False),
         sa.Column("ended_at", Instant),
         sa.Column("gave_way_at", Instant),
+        sa.Column("created_at", Instant, nullable=False),
         sa.UniqueConstraint("made_for", "product", "motion", "cycle", name="one_mql_a_cycle"),
     )
     op.create_index("mqls_of_lead", "mqls", ["lead_id"])

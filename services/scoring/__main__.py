@@ -1,0 +1,43 @@
+"""Scoring, composed: what it reads, what it shows, what it does in the background."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from services.scoring.api import routes
+from services.scoring.handlers import HANDLERS
+from services.scoring.refold import refold
+from services.scoring.settings import ScoringSettings
+from shared.bus import Bus
+from shared.consume import Consumer
+from shared.db import Database
+from shared.relay import Relay
+from shared.security import Keyring
+from shared.service import Service, run_service
+from shared.settings import Settings
+
+NAME = "scoring"
+
+
+def build(bus: Bus, settings: Settings) -> Service:
+    """The service; nothing is connected yet."""
+    given = settings.extended(ScoringSettings)
+    database = Database(given.database_url_for(NAME), service=NAME)
+    return Service(
+        name=NAME,
+        database=database,
+        roles={
+            "consume": Consumer(database, bus, HANDLERS).run,
+            "relay": Relay(database, bus).run,
+            "refold": partial(refold, database),
+        },
+        routers=[routes(database, Keyring(given.api_keys))],
+    )
+
+
+def main() -> None:
+    run_service(NAME)
+
+
+if __name__ == "__main__":
+    main()
