@@ -161,9 +161,10 @@ class _Book:
             return home
         if not claim.explicit and _differ(self._holdings[mine], held if theirs is None else self._holdings[theirs]):
             other = other or self._open(identity, provisional=False)
+            self._seen.add(other)
             self.resolution.conflicts.append(Conflict(place, identity, home, other))
             return home
-        if other is None or theirs is None or other not in self._seen:
+        if other is None or theirs is None:
             self.resolution.pointers[identity] = home
             self._hold(mine, held)
             return home

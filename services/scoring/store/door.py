@@ -31,7 +31,7 @@ PUT_DELIVERIES = sql(
 PUT_INBOX = sql(
     """
     INSERT INTO inbox (source, source_id, digest, delivery_id, received_at)
-    SELECT source, source_id, digest, delivery_id, :received_at FROM {rows} WHERE true ORDER BY n
+    SELECT source, source_id, digest, delivery_id, :received_at FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT (source, source_id) DO NOTHING
     RETURNING source, source_id
     """,
@@ -53,7 +53,7 @@ DIGESTS = sql(
 PUT_IDENTITIES = sql(
     """
     INSERT INTO identities (kind, value, lead_id, created_at)
-    SELECT kind, value, lead_id, :created_at FROM {rows} WHERE true ORDER BY n
+    SELECT kind, value, lead_id, :created_at FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT (kind, value) DO NOTHING
     RETURNING kind, value
     """,
@@ -141,7 +141,7 @@ MOVE_PEOPLE = sql(
 
 JOIN_PEOPLE = sql(
     """
-    INSERT INTO joined_leads (lead_id, person_id) SELECT former, person_id FROM {rows} WHERE true ORDER BY n
+    INSERT INTO joined_leads (lead_id, person_id) SELECT former, person_id FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT (lead_id) DO UPDATE SET person_id = excluded.person_id
     """,
     former="text",
@@ -151,7 +151,7 @@ JOIN_PEOPLE = sql(
 PUT_CONTACT_FACTS = sql(
     """
     INSERT INTO contact_facts (lead_id, name, value, occurred_at, fact_id)
-    SELECT lead_id, name, value, occurred_at, fact_id FROM {rows} WHERE true ORDER BY n
+    SELECT lead_id, name, value, occurred_at, fact_id FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT (lead_id, name) DO UPDATE
     SET value = excluded.value, occurred_at = excluded.occurred_at, fact_id = excluded.fact_id
     WHERE (excluded.occurred_at, excluded.fact_id) > (contact_facts.occurred_at, contact_facts.fact_id)
@@ -180,7 +180,7 @@ PUT_CONFLICTS = sql(
 PUT_QUARANTINE = sql(
     """
     INSERT INTO quarantine (quarantine_id, source, source_id, reason, item, delivery_id, received_at)
-    SELECT quarantine_id, source, source_id, reason, item, delivery_id, :received_at FROM {rows} WHERE true ORDER BY n
+    SELECT quarantine_id, source, source_id, reason, item, delivery_id, :received_at FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT (quarantine_id) DO NOTHING
     """,
     quarantine_id="text",
