@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.handoff import agreement, agreement_store
 from services.handoff.agreement import PARTIES, Party
 from services.handoff.agreement_store import Draft
-from services.handoff.answers import IdempotencyKey, answer_once
+from services.handoff.answers import IdempotencyKey, answer_once, response_of
 from shared.db import Database, Session
 from shared.idempotency import Answer
 from shared.security import Keyring, Principal
@@ -44,7 +45,7 @@ def agreement_routes(database: Database, keyring: Keyring) -> APIRouter:
             found, is_new = await agreement.draft(session, content, created_by=caller.id)
             return Answer(201 if is_new else 200, summary(found))
 
-        return await answer_once(database, request, caller, key, work)
+        return response_of(await answer_once(database, request, caller, key, work))
 
     @router.get("")
     async def drafts(
@@ -81,7 +82,7 @@ def agreement_routes(database: Database, keyring: Keyring) -> APIRouter:
             )
             return Answer(200, summary(signed))
 
-        return await answer_once(database, request, caller, key, work)
+        return response_of(await answer_once(database, request, caller, key, work))
 
     @router.post("/{sha256}/publication")
     async def publish(
@@ -90,33 +91,26 @@ def agreement_routes(database: Database, keyring: Keyring) -> APIRouter:
         async def work(session: Session) -> Answer:
             return Answer(200, summary(await agreement.publish(session, sha256.lower())))
 
-        return await answer_once(database, request, caller, key, work)
+        return response_of(await answer_once(database, request, caller, key, work))
 
     return router
 
 
 def summary(draft: Draft) -> dict[str, Any]:
     """A draft without its content."""
-    return {
-        "id": draft.sha256,
-        "agreement": draft.agreement,
-        "sha256": draft.sha256,
-        "state": _state(draft),
-        "version": draft.version,
-        "created_by": draft.created_by,
-        "created_at": draft.created_at.isoformat(),
-        "published_at": draft.published_at.isoformat() if draft.published_at else None,
-        "effective_from": draft.effective_from.isoformat() if draft.effective_from else None,
-        "signatures": [
-            {
-                "party": signature.party,
-                "signed_by": signature.signed_by,
-                "sha256": signature.sha256,
-                "signed_at": signature.signed_at.isoformat(),
-            }
-            for signature in draft.signatures
-        ],
-    }
+    names = (
+        "agreement",
+        "sha256",
+        "version",
+        "created_by",
+        "created_at",
+        "published_at",
+        "effective_from",
+        "signatures",
+    )
+    row = {name: getattr(draft, name) for name in names}
+    shown: dict[str, Any] = msgspec.to_builtins({"id": draft.sha256, "state": _state(draft), **row})
+    return shown
 
 
 def _state(draft: Draft) -> str:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from services.handoff import reading, review
 from services.handoff.agreement_api import agreement_routes
 from services.handoff.agreement_store import NEWEST
-from services.handoff.answers import IdempotencyKey, answer_once
+from services.handoff.answers import IdempotencyKey, answer_once, response_of
 from services.handoff.lifecycle import State
 from services.handoff.review import NoSuchHandoff, Verb, Word
 from shared.db import Database, Session
@@ -104,7 +104,8 @@ def _handoff_routes(database: Database, keyring: Keyring) -> APIRouter:
             after = await review.review(session, handoff_id, verb, word, expected=expected, cause=cause)
             return Answer(200, await reading.detail(session, after))
 
-        return await answer_once(database, request, caller, key, work)
+        answer = await answer_once(database, request, caller, key, work)
+        return response_of(answer, etag(answer.body["version"]))
 
     @router.post("/handoffs/{handoff_id}/accept")
     async def accept(

@@ -67,11 +67,17 @@ async def handed_over(
         attributes=country,
     )
 
+    await handle(database, mql)
+    return await found(database, handoff_id_of(mql.mql_id))
+
+
+async def handle(database: Database, *events: Event) -> None:
+    """What scoring said, in one batch."""
+
     async def work(session: Session) -> None:
-        await route_leads([received(mql)], session=session, now=await session.now())
+        await route_leads([received(event) for event in events], session=session, now=await session.now())
 
     await database.run(work)
-    return await found(database, handoff_id_of(mql.mql_id))
 
 
 async def found(database: Database, handoff_id: str) -> Handoff:
