@@ -7,7 +7,7 @@ I22: nothing is left over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from services.handoff.case import Handoff
@@ -38,7 +38,8 @@ BROKEN_WALKS = sql(
             row_number() OVER (PARTITION BY handoff_id ORDER BY version) AS place
         FROM handoff_history
     ) AS walked
-    WHERE place <> version OR coalesce(from_state, '') <> coalesce(came_to, '') ORDER BY handoff_id, version LIMIT :shown
+    WHERE place <> version OR coalesce(from_state, '') <> coalesce(came_to, '')
+    ORDER BY handoff_id, version LIMIT :shown
     """
 )
 STEPS = sql(
@@ -139,5 +140,5 @@ def _is_legal(from_state: str | None, to_state: str, event: str) -> bool:
     )
 
 
-def _words(pairs: set[tuple[str, str]] | frozenset[tuple[str, str]]) -> str:
+def _words(pairs: Iterable[tuple[str, str]]) -> str:
     return ", ".join(sorted(milestone for milestone, _ in pairs)) or "none"
