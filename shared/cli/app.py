@@ -45,6 +45,14 @@ def up(
 
 
 @app.command()
+def demo(output: OutputOption = Output.TEXT) -> None:
+    """Watch four leads walk the whole way, in one process, through the public API."""
+    from shared.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(output))
+
+
+@app.command()
 def migrate(
     service: ServiceOption = None,
     to: Annotated[str, typer.Option("--to", help="head, base, or a revision.")] = "head",

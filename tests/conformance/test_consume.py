@@ -226,9 +226,9 @@ async def test_what_is_no_event_of_ours_is_dead_lettered_untouched(ground: Groun
     async with ground.consuming(ground.handler()):
         await ground.until(ground.at_end)
     assert await ground.effects() == expected([*messages, activity("lead_0", 9)])
-    ((key, value, headers),) = await ground.database.read(lambda session: session.execute(DEAD))
-    assert (bytes(key), bytes(value)) == (stray.key, stray.value)
-    assert unpack_headers(headers)[:2] == stray.headers
+    (row,) = await ground.database.read(lambda session: session.execute(DEAD))
+    assert (bytes(row.key), bytes(row.value)) == (stray.key, stray.value)
+    assert unpack_headers(row.headers)[:2] == stray.headers
 
 
 async def test_too_many_dead_letters_in_a_row_stop_the_consumer_also_after_a_restart(ground: Ground) -> None:
