@@ -29,7 +29,7 @@ def build(bus: Bus, settings: Settings) -> Service:
         roles={
             "consume": Consumer(database, bus, HANDLERS).run,
             "relay": Relay(database, bus).run,
-            "clock": partial(watch, database),
+            "clock": partial(watch, database, poll_seconds=given.clocks_poll_ms / 1000, batch=given.clocks_batch),
         },
         routers=[routes(database, Keyring(given.api_keys))],
     )

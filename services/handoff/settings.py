@@ -10,5 +10,5 @@ from shared.settings import Settings
 class HandoffSettings(Settings):
     """`clocks_poll_ms`: how late a breach is seen when nothing wakes the watch; `clocks_batch`: handoffs at once."""
 
-    clocks_poll_ms: int = Field(default=250, ge=10, le=60_000)
+    clocks_poll_ms: int = Field(default=500, ge=10, le=60_000)
     clocks_batch: int = Field(default=500, ge=1, le=5_000)

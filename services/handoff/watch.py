@@ -26,28 +26,30 @@ BACK_OFF_SECONDS = 1.0  # while the database is away
 log = structlog.get_logger()
 
 
-async def watch(database: Database, stop: asyncio.Event) -> None:
-    """Run rounds until stopped; an empty one waits for a hint, or a moment."""
+async def watch(
+    database: Database, stop: asyncio.Event, *, poll_seconds: float = POLL_SECONDS, batch: int = ROUND
+) -> None:
+    """Run rounds of up to `batch` handoffs until stopped; an empty one waits for a hint, or `poll_seconds`."""
     signal = database.signal(WAKE)
     while not stop.is_set():
         beat()
         signal.clear()
         try:
-            is_more = await one_round(database)
+            is_more = await one_round(database, batch)
         except DatabaseError as error:
             log.warning("clocks wait for the database", error=str(error))
             await _pause(stop, BACK_OFF_SECONDS)
             continue
         if not is_more:
-            await _first_of(stop, signal)
+            await _first_of(stop, signal, poll_seconds)
 
 
-async def one_round(database: Database) -> bool:
+async def one_round(database: Database, batch: int = ROUND) -> bool:
     """Ring what is due and route what waits; whether there may be more."""
-    rung_count = await database.run(ring_due)
+    rung_count = await database.run(lambda session: ring_due(session, batch))
     failpoint("watch.after_ring")
-    routed_count = await database.run(route_due)
-    return max(rung_count, routed_count) >= ROUND or rung_count > 0
+    routed_count = await database.run(lambda session: route_due(session, batch))
+    return max(rung_count, routed_count) >= batch or rung_count > 0
 
 
 async def ring_due(session: Session, limit: int = ROUND) -> int:
@@ -61,8 +63,8 @@ async def ring_due(session: Session, limit: int = ROUND) -> int:
     return len(claimed)
 
 
-async def route_due(session: Session) -> int:
-    return await route_waiting(session, ROUND)
+async def route_due(session: Session, limit: int = ROUND) -> int:
+    return await route_waiting(session, limit)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
@@ -72,11 +74,11 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
         return
 
 
-async def _first_of(stop: asyncio.Event, signal: asyncio.Event) -> None:
+async def _first_of(stop: asyncio.Event, signal: asyncio.Event, poll_seconds: float) -> None:
     """Until one of them is set, or it is time to look again."""
     waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(signal.wait())]
     try:
-        await asyncio.wait(waits, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=poll_seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
