@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 from shared.cli.options import Output, show_json
@@ -19,11 +20,17 @@ def run_up(settings: Settings, *, services: str | None, roles: str | None, outpu
     key = generated_key(settings.data_directory)
     keys = dict.fromkeys((*settings.api_keys, entry_of(key, [Scope.ADMIN])))
     return run(
-        settings.model_copy(update={"api_keys": tuple(keys)}),
+        settings.model_copy(update={"api_keys": tuple(keys), **_for_a_terminal(settings)}),
         names=services.split(",") if services else service_names(),
         roles=roles.split(",") if roles else None,
         announce=partial(_announce, key=key, output=output),
     )
+
+
+def _for_a_terminal(settings: Settings) -> dict[str, str]:
+    """Where a person looks on, only what he should look at; what was set stays."""
+    calm = {"log_format": "console", "log_level": "warning"} if sys.stderr.isatty() else {}
+    return {name: value for name, value in calm.items() if name not in settings.model_fields_set}
 
 
 def _announce(settings: Settings, *, key: str, output: Output) -> None:

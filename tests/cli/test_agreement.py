@@ -1,0 +1,99 @@
+"""`baton agreement | explain`: from a file to a score that explains itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Server, baton
+from tests.support import ROOT
+
+SAMPLE = ROOT / "deploy/agreements/acme.yaml"
+
+
+def test_the_sample_agreement_is_one_and_its_examples_hold() -> None:
+    ran = baton("agreement", "check", SAMPLE, "-o", "json")
+    assert ran.json["flaws"] == []
+    assert ran.code == 0
+    assert ran.json["sha256"] == hashlib.sha256(SAMPLE.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"agreement: [", b"agreement: acme\ncompnay: 1\n", b"\xff\xfe", b""])
+def test_a_flaw_is_named_by_line_and_column(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    ran = baton("agreement", "check", file)
+    assert ran.code == 1
+    assert ran.out.startswith(f"{file}:")
+    assert "Traceback" not in ran.err
+    flaws = baton("agreement", "check", file, "-o", "json").json["flaws"]
+    assert all(flaw["line"] >= 1 and flaw["column"] >= 1 for flaw in flaws)
+
+
+def test_a_file_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
+    assert baton("agreement", "check", tmp_path / "none.yaml").code == 2
+
+
+def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
+    ran = baton("agreement", "publish", SAMPLE, "--data", tmp_path, "--url", "http://127.0.0.1:1")
+    assert ran.code == 1
+    assert "no server answers at http://127.0.0.1:1" in ran.err
+    assert "baton up" in ran.err
+
+
+def test_signed_by_both_published_and_every_score_explains_itself(server: Server) -> None:
+    unsigned = baton("agreement", "publish", SAMPLE, "--data", server.data)
+    assert unsigned.code == 1
+    for party, head in (("marketing", "mia@acme.example"), ("sales", "sam@acme.example")):
+        signed = baton("agreement", "sign", SAMPLE, "--party", party, "--by", head, "--data", server.data, "-o", "json")
+        assert signed.code == 0, signed.err
+        assert party in [signature["party"] for signature in signed.json["signatures"]]
+    published = baton("agreement", "publish", SAMPLE, "--data", server.data, "-o", "json")
+    assert published.code == 0, published.err
+    assert published.json["version"] == 1
+
+    lead = send_demo_request(server)
+    explained = explanation(server, lead)
+    for score in explained["scores"]:
+        for dimension, points in score["dimensions"].items():
+            lines = [line["points"] for line in score["lines"] if line["dimension"] == dimension]
+            assert round(sum(lines), 2) == points
+    assert "points" in baton("explain", lead, "--data", server.data).out
+
+
+def test_an_unknown_lead_is_exit_code_1_with_the_servers_words(server: Server) -> None:
+    ran = baton("explain", "lead_none", "--data", server.data)
+    assert ran.code == 1
+    assert "404" in ran.err
+
+
+def test_a_wrong_key_is_exit_code_1(server: Server) -> None:
+    ran = baton("explain", "lead_none", "--data", server.data, "--key", "bt_x_y")
+    assert ran.code == 1
+    assert "401" in ran.err
+
+
+def send_demo_request(server: Server) -> str:
+    activity = {"kind": "page_viewed", "identities": {"email": "ana@acme.example"}, "properties": {"path": "/pricing"}}
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(server.url + "/v1/activities", json.dumps(activity).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        lead: str = json.loads(answer.read())["results"][0]["lead_id"]
+    return lead
+
+
+def explanation(server: Server, lead: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ran = baton("explain", lead, "--data", server.data, "-o", "json")
+        if ran.code == 0 and ran.json["scores"]:
+            found: dict[str, Any] = ran.json
+            return found
+        time.sleep(0.2)
+    raise AssertionError("no score within 20 s")

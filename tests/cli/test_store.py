@@ -1,0 +1,82 @@
+"""`baton migrate | check`: what is stored, forward, back and sound."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Server, baton
+
+OLD = "2020-01-01T00:00:00.000000Z"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    assert baton("migrate", "--data", tmp_path).code == 0
+    return tmp_path
+
+
+def test_every_service_goes_to_its_head_and_back_to_nothing(tmp_path: Path) -> None:
+    up = baton("migrate", "--data", tmp_path, "-o", "json").json
+    assert [one["service"] for one in up] == ["handoff", "notifier", "scoring"]
+    assert all(one["before"] is None and one["after"] for one in up)
+    assert baton("migrate", "--data", tmp_path, "-o", "json").json[0]["before"] == up[0]["after"]
+    down = baton("migrate", "--data", tmp_path, "--to", "base", "-o", "json").json
+    assert all(one["after"] is None for one in down)
+
+
+def test_a_revision_belongs_to_one_service(tmp_path: Path) -> None:
+    assert baton("migrate", "--data", tmp_path, "--to", "0001").code == 2
+    assert baton("migrate", "--data", tmp_path, "--service", "skoring").code == 2
+
+
+def test_while_the_server_runs_nobody_migrates(server: Server) -> None:
+    ran = baton("migrate", "--data", server.data)
+    assert ran.code == 1
+    assert "in use" in ran.err
+
+
+def test_a_running_server_is_sound(server: Server) -> None:
+    ran = baton("check", "--data", server.data, "-o", "json")
+    assert ran.json == {"findings": []}
+    assert ran.code == 0
+    assert baton("check", "--data", server.data).out == "nothing found\n"
+
+
+def test_an_event_that_nobody_published_is_found(data: Path) -> None:
+    with sqlite3.connect(data / "scoring.sqlite") as database:
+        database.execute(
+            "INSERT INTO outbox (event_id, topic, shard, key, value, headers, created_at)"
+            " VALUES ('event_1', 'baton.leads.v1', 0, x'', x'', '[]', ?)",
+            [OLD],
+        )
+    database.close()
+    ran = baton("check", "--data", data, "-o", "json")
+    assert ran.code == 1
+    assert ("I14", "event_1") in [(finding["invariant"], finding["subject"]) for finding in ran.json["findings"]]
+    assert "event_1" in baton("check", "--data", data).out
+
+
+def test_an_mql_without_a_handoff_is_found(data: Path) -> None:
+    with sqlite3.connect(data / "scoring.sqlite") as database:
+        insert_mql(database, "mql_1")
+    database.close()
+    found = [
+        (one["invariant"], one["subject"]) for one in baton("check", "--data", data, "-o", "json").json["findings"]
+    ]
+    assert ("I8", "mql_1") in found
+    grace = str(100 * 365 * 86400)
+    late = baton("check", "--data", data, "--grace", grace, "-o", "json").json["findings"]
+    assert ("I8", "mql_1") not in [(one["invariant"], one["subject"]) for one in late]
+
+
+def insert_mql(database: sqlite3.Connection, mql_id: str) -> None:
+    """A row with every required column filled by its type."""
+    columns = [row for row in database.execute("PRAGMA table_info(mqls)") if row[3] or row[5]]
+    filled = {name: 1 if kind in ("BIGINT", "INTEGER", "BOOLEAN") else "x" for _, name, kind, *_ in columns}
+    filled |= {name: OLD for name in filled if name.endswith("_at")} | {"mql_id": mql_id}
+    database.execute("PRAGMA foreign_keys=OFF")
+    names, marks = ", ".join(filled), ", ".join("?" for _ in filled)
+    database.execute(f"INSERT INTO mqls ({names}) VALUES ({marks})", list(filled.values()))
