@@ -29,6 +29,11 @@ from shared.heartbeat import beat
 from shared.telemetry import metrics, tracing
 
 ERROR_CHARACTERS = 500
+SLOTS: Mapping[Channel, int] = {
+    Channel.EMAIL: 8,
+    Channel.SLACK: 1,  # Slack takes one message a second from a webhook, and short bursts
+    Channel.AUTOMATION: 8,
+}
 
 log = structlog.get_logger()
 
@@ -44,7 +49,6 @@ class DeliverSettings:
     jitter: float = 0.2
     lease_seconds: float = 90.0
     poll_seconds: float = 1.0
-    slots: int = 8
     batch: int = 100
 
     def wait(self, attempts: int, asked_seconds: float) -> timedelta | None:
@@ -81,20 +85,23 @@ class _Line:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set and what is being sent has ended; cancelled, it leaves that to the end of the lease."""
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
                 beat()
                 self._hint.clear()
                 await self._wait(stopped, await self._round())
-        finally:
-            stopped.cancel()
             if self._sending:
                 await asyncio.wait(self._sending)
+        finally:
+            for task in (stopped, *self._sending):
+                task.cancel()
+            await asyncio.gather(stopped, *self._sending, return_exceptions=True)
 
     async def _round(self) -> float:
         """Start what is due, as far as slots are free; how many seconds until there may be more."""
-        free = self._settings.slots - len(self._sending)
+        free = SLOTS[self._channel] - len(self._sending)
         if free <= 0:
             return self._settings.poll_seconds
         try:

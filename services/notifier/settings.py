@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -13,13 +14,14 @@ from services.notifier.compose import Channel
 from shared.settings import Settings
 
 HOURS = 3600.0
+PLACE = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
 
 
 class NotifierSettings(Settings):
     """`outbound_allow_private`: host:port, separated by white space, that may be private and may speak plain http."""
 
     smtp_url: SecretStr | None = None
-    mail_from: str = "baton@localhost"
+    mail_from: str = Field(default="baton@localhost", pattern=r"^[^@\s<>]+@[^@\s<>]+$")
     slack_webhook_url: SecretStr | None = None
     automation_webhook_url: SecretStr | None = None
     automation_webhook_secret: SecretStr | None = None
@@ -41,7 +43,10 @@ class NotifierSettings(Settings):
     @field_validator("outbound_allow_private", mode="before")
     @classmethod
     def _split_places(cls, value: object) -> object:
-        return frozenset(value.split()) if isinstance(value, str) else value
+        places = frozenset(value.split()) if isinstance(value, str) else value
+        if isinstance(places, frozenset) and (wrong := sorted(place for place in places if not PLACE.fullmatch(place))):
+            raise ValueError(f"{wrong[0]!r}: expected host:port, e.g. localhost:9000 or [::1]:9000")
+        return places
 
     @field_validator("delivery_back_off_seconds", mode="before")
     @classmethod

@@ -29,7 +29,7 @@ ADD = sql(
         message, traceparent, state, created_at, stale_at, next_attempt_at, last_error)
     SELECT delivery_id, event_id, event_type, receiver, channel, lead_id, handoff_id, version, line,
         message, traceparent, state, created_at, stale_at, next_attempt_at, last_error
-    FROM {rows} WHERE true ORDER BY n
+    FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT DO NOTHING
     RETURNING delivery_id, channel, state
     """,
@@ -104,6 +104,8 @@ class Added:
 async def newest_nurture(session: Session, events: Iterable[NurtureEvent]) -> dict[str, int]:
     """The newest version by handoff that marketing's automation has been told of, or is about to be."""
     rows = [(handoff_id,) for handoff_id in sorted({event.handoff_id for event in events})]
+    if not rows:
+        return {}
     return {row.handoff_id: row.version for row in await session.execute(NEWEST_NURTURE, rows)}
 
 
