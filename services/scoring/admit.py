@@ -30,7 +30,7 @@ async def admit(session: Session, entries: Sequence[Entry]) -> list[Verdict]:
     received_at = await session.now()
     await _keep_bodies(session, entries, received_at)
     entries = await _refuse_unknown_leads(session, entries)
-    new, refused = await _keep_items(session, entries, received_at)
+    new, differing = await _keep_new(session, entries, received_at)
     repeated = [entry for place, entry in enumerate(entries) if place not in new]
     resolution = await recognise(session, _claims(new.values()), _claims(repeated), received_at)
     leads = dict(zip(new, resolution.leads, strict=True))
@@ -39,8 +39,12 @@ async def admit(session: Session, entries: Sequence[Entry]) -> list[Verdict]:
     _tell(session, list(new.values()), resolution, moment)
     await _keep_facts(session, [(new[place], lead_id) for place, lead_id in leads.items()], received_at)
     await _keep_conflicts(session, list(new.values()), resolution, received_at)
-    await _keep_refused(session, refused, received_at)
-    return [_verdict(entry, leads.get(place), resolution) for place, entry in enumerate(entries)]
+    flagged = [entries[place].refused(DIFFERENT_BODY) for place in sorted(differing)]
+    await _keep_refused(session, [*entries, *flagged], received_at)
+    return [
+        _verdict(entry, leads.get(place), resolution, is_different=place in differing)
+        for place, entry in enumerate(entries)
+    ]
 
 
 async def _keep_bodies(session: Session, entries: Iterable[Entry], received_at: datetime) -> None:
@@ -65,28 +69,26 @@ def _named_lead(item: Arrival | Unusable) -> str | None:
     return next((identity.value for identity in claim.all if identity.kind == LEAD_ID), None)
 
 
-async def _keep_items(
+async def _keep_new(
     session: Session, entries: Sequence[Entry], received_at: datetime
-) -> tuple[dict[int, Entry], list[Entry]]:
-    """The entries that are new, by place; and those for quarantine: unusable, or a different body for a known id."""
+) -> tuple[dict[int, Entry], set[int]]:
+    """The entries that are new, by place; and the places of those with another body than the first under their id."""
     first: dict[store.Key, int] = {}
     for place, entry in enumerate(entries):
         if isinstance(entry.item, Arrival):
             first.setdefault(entry.key, place)
-    digests = {entries[place].key: _digest(entries[place].item) for place in first.values()}
-    rows = {key: (digests[key], entries[place].delivery_id) for key, place in first.items()}
+    rows = {key: (_digest(entries[place]), entries[place].delivery_id) for key, place in first.items()}
     new, kept = await store.put_inbox(session, rows, received_at=received_at) if rows else (set(), {})
-    refused = [entry for entry in entries if isinstance(entry.item, Unusable)]
-    for place, entry in enumerate(entries):
-        is_first = entry.key in new and first[entry.key] == place
-        is_repeated = isinstance(entry.item, Arrival) and not is_first
-        if is_repeated and _digest(entry.item) != kept.get(entry.key, digests[entry.key]):
-            refused.append(entry.refused(DIFFERENT_BODY))
-    return {place: entries[place] for key, place in first.items() if key in new}, refused
+    differing = {
+        place
+        for place, entry in enumerate(entries)
+        if isinstance(entry.item, Arrival) and _digest(entry) != kept.get(entry.key, rows[entry.key][0])
+    }
+    return {place: entries[place] for key, place in first.items() if key in new}, differing
 
 
-def _digest(item: Arrival | Unusable) -> str:
-    return content_id(item.item)
+def _digest(entry: Entry) -> str:
+    return content_id(entry.item.item)
 
 
 def _claims(entries: Iterable[Entry]) -> list[Claim]:
@@ -143,13 +145,14 @@ async def _keep_refused(session: Session, refused: Iterable[Entry], received_at:
     await store.put_quarantine(session, rows, received_at=received_at)
 
 
-def _verdict(entry: Entry, lead_id: str | None, resolution: Resolution) -> Verdict:
+def _verdict(entry: Entry, lead_id: str | None, resolution: Resolution, *, is_different: bool) -> Verdict:
     if isinstance(entry.item, Unusable):
         return Verdict("rejected", entry.item.source_id, reason=entry.item.reason)
     if lead_id is not None:
         return Verdict("accepted", entry.item.source_id, lead_id)
     found = [resolution.pointers[identity] for identity in entry.item.claim.all if identity in resolution.pointers]
-    return Verdict("duplicate", entry.item.source_id, found[0] if found else None)
+    reason = DIFFERENT_BODY if is_different else None
+    return Verdict("duplicate", entry.item.source_id, found[0] if found else None, reason)
 
 
 def _id_of(*parts: str) -> str:
