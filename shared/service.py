@@ -15,14 +15,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-
-from fastapi import APIRouter
+from typing import TYPE_CHECKING
 
 from shared.bus import Bus
-from shared.checks import Check
-from shared.db import Database
 from shared.nearest import did_you_mean
 from shared.settings import Settings, SettingsInvalid, load
+
+if TYPE_CHECKING:  # the command line finds services without their libraries
+    from fastapi import APIRouter
+
+    from shared.checks import Check
+    from shared.db import Database
 
 API = "api"
 SERVICES = "baton.services"
