@@ -101,8 +101,6 @@ def _say(detail: ErrorDetails) -> str:
             return _expected(value, "a number")
         case "bool_type":
             return _expected(value, "true or false")
-        case "too_short":
-            return "must not be empty"
         case "value_error":
             return f"{shown(value)}: {detail['ctx']['error']}"
     return f"{shown(value)}: {detail['msg']}"

@@ -115,6 +115,12 @@ P = TypeVar("P", bound=Identified)
 C = TypeVar("C", bound=Choice)
 
 
+def _not_empty(parts: tuple[T, ...]) -> tuple[T, ...]:
+    if not parts:
+        refuse([Fault((), "must not be empty")])
+    return parts
+
+
 def _ids_differ(parts: tuple[P, ...]) -> tuple[P, ...]:
     ids = [part.id for part in parts]
     faults = [Fault((place, "id"), f"id {shown(id)} stands twice") for place, id in enumerate(ids) if id in ids[:place]]
@@ -167,17 +173,16 @@ def postponed(kind: str, *words: str) -> Callable[[Any], Any]:
     return check
 
 
+Some = AfterValidator(_not_empty)
 Parts = Annotated[tuple[P, ...], AfterValidator(_ids_differ)]
-Listed = Annotated[tuple[P, ...], Field(min_length=1), AfterValidator(_ids_differ)]
-Named = Annotated[tuple[T, ...], BeforeValidator(_with_ids), Field(min_length=1)]
+Listed = Annotated[tuple[P, ...], Some, AfterValidator(_ids_differ)]
+Named = Annotated[tuple[T, ...], BeforeValidator(_with_ids), Some]
 Choices = Annotated[
     tuple[C, ...],
-    Field(min_length=1),
+    Some,
     AfterValidator(_ends_in_otherwise),
     AfterValidator(_named_by_place),
     AfterValidator(_ids_differ),
 ]
-NamedChoices = Annotated[
-    tuple[C, ...], BeforeValidator(_with_ids), Field(min_length=1), AfterValidator(_ends_in_otherwise)
-]
+NamedChoices = Annotated[tuple[C, ...], BeforeValidator(_with_ids), Some, AfterValidator(_ends_in_otherwise)]
 Pairs = Annotated[tuple[tuple[str, Scalar], ...], BeforeValidator(pairs)]

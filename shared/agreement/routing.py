@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from shared.agreement.flaws import Fault, refuse, shown
-from shared.agreement.parts import Choice, Email, Name, Part, Slug, pairs, postponed
+from shared.agreement.parts import Choice, Email, Name, Part, Slug, Some, pairs, postponed
 
 Strategy = Annotated[
     Literal["fair_share"],
@@ -53,7 +53,7 @@ def _each_once(members: tuple[Member, ...]) -> tuple[Member, ...]:
 class Pool(Part):
     later: ClassVar = frozenset({"breaker", "calendar", "caps", "overflow", "shadow", "strategy"})
     id: Slug
-    members: Annotated[tuple[Member, ...], Field(min_length=1), AfterValidator(_each_once)]
+    members: Annotated[tuple[Member, ...], Some, AfterValidator(_each_once)]
 
 
 class Route(Choice):

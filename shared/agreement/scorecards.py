@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from shared.agreement.conditions import AllOf, Condition, Facts, When, fields_of
 from shared.agreement.durations import ExactDuration
 from shared.agreement.examples import Example
 from shared.agreement.flaws import Fault, listed, refuse, unknown
-from shared.agreement.parts import Choice, Listed, Named, NamedChoices, Part, Points, Slug
+from shared.agreement.parts import Choice, Listed, Named, NamedChoices, Part, Points, Slug, Some
 
 Motion = Literal["new_business", "expansion", "renewal"]
 Window = Literal["hour", "day", "week", "month"]
@@ -103,7 +103,7 @@ class Mql(Part):
     """When a lead qualifies: any clause will do. Activity older than `qualify_max_age` scores, and qualifies nobody."""
 
     later: ClassVar = frozenset({"all", "not", "disqualify", "explore"})
-    any: tuple[When, ...] = Field(min_length=1)
+    any: Annotated[tuple[When, ...], Some]
     qualify_max_age: ExactDuration
 
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from shared.agreement.conditions import When
 from shared.agreement.durations import ExactDuration, Rhythm
 from shared.agreement.flaws import Fault, not_yet, refuse, shown
-from shared.agreement.parts import Email, Listed, Name, Part, Parts, Slug, postponed
+from shared.agreement.parts import Email, Listed, Name, Part, Parts, Slug, Some, postponed
 
 CrmStage = Literal["sql", "opportunity", "won", "lost"]
 ReasonClass = Literal["fit", "data", "timing", "contact", "logistics"]
@@ -40,7 +40,7 @@ class Touch(Part):
     """What counts as a touch: of these kinds, done by the lead's owner."""
 
     by: Annotated[Literal["owner"], BeforeValidator(postponed("performer", "anyone", "team", "sales"))] = "owner"
-    kinds: tuple[Slug, ...] = Field(min_length=1)
+    kinds: Annotated[tuple[Slug, ...], Some]
 
 
 class Sql(Part):

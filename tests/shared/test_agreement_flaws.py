@@ -199,6 +199,12 @@ def test_every_flaw_is_told_at_once_with_line_column_and_path() -> None:
     assert str(found["pools[0].members[2].rep"]).startswith(f"line {place_of('chia', content)[0]}, column ")
 
 
+@pytest.mark.parametrize("bad", ["points: 30}", "weight: 2", "warn_at: [80%]", "class: logistics", "within: PT5M"])
+def test_one_mistake_is_one_flaw(bad: str) -> None:
+    (flaw,) = broken(bad, bad.partition(":")[0] + ": {a: b}" + "}" * bad.count("}"))
+    assert flaw.message.startswith("{'a': 'b'}: ")
+
+
 def test_flaws_are_told_in_the_order_of_the_text() -> None:
     lines = [flaw.line for flaw in flaws(ACME.replace("P365D", "soon").replace("class: fit", "class: fat"))]
     assert len(lines) == 4
