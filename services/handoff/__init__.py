@@ -7,6 +7,8 @@ Read it in the order of the flow:
 - `change` makes one change of all that, purely; `notices` says what the others are told; `transitions` writes it
 - `handlers` takes MQLs, merges and what sales did from the log, on a `desk` that a batch shares
 - `watch` rings due clocks and lets the `router` assign what waits; `store` holds the statements
-- `agreement` drafts, signs and publishes; `review` is what people do with a handoff; `api` serves both
+- `agreement` drafts, signs and publishes; `review` is what people do with a handoff, `reading` what they see of it
+- `api` (with `agreement_api`) serves all that over HTTP, each POST once (`answers`)
+- `diagram` draws the table of `lifecycle` for docs/lifecycle.md
 - `checks` are the invariants of a running system
 """
