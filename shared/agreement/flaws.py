@@ -54,6 +54,10 @@ def faults_of(error: ValidationError) -> list[Fault]:
 
 def shown(value: object) -> str:
     """A bad value as a message quotes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
     text = f"`{value}`" if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
@@ -87,7 +91,13 @@ def _say(detail: ErrorDetails) -> str:
         case "missing":
             return f"`{detail['loc'][-1]}` is missing"
         case "literal_error":
-            allowed = str(detail["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+            allowed = (
+                str(detail["ctx"]["expected"])
+                .replace(" or ", ", ")
+                .replace("'", "")
+                .replace("True", "true")
+                .split(", ")
+            )
             return unknown("value", value, allowed) if isinstance(value, str) else _expected(value, listed(allowed))
         case "model_type" | "dict_type" | "model_attributes_type":
             return _expected(value, "keys with values")

@@ -94,7 +94,7 @@ WRONG = {
         "warm: {otherwise: true",
         "last",
     ),
-    "otherwise: false": ("cold: {otherwise: true", "cold: {otherwise: false", "expected `True`"),
+    "otherwise: false": ("cold: {otherwise: true", "cold: {otherwise: false", "false: expected `true`"),
     "an example's bucket": ("bucket: warm}", "bucket: warmer}", "unknown bucket `warmer`; did you mean 'warm'"),
     # people and routes
     "an unknown pool": (
