@@ -37,7 +37,7 @@ def build(bus: Bus, settings: Settings) -> Service:
     database = Database(given.database_url_for(NAME), service=NAME)
     desk = Desk(given.channels, given.console_url)
     if missing := sorted(set(Channel) - given.channels):
-        log.warning("notifier.channels_not_configured", channels=missing)
+        log.warning("notifier.channels_not_configured", channels=[channel.value for channel in missing])
     sending = DeliverSettings(back_off_seconds=given.delivery_back_off_seconds)
     return Service(
         name=NAME,
