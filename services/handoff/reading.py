@@ -11,6 +11,7 @@ import msgspec
 
 from services.handoff.case import Handoff, Line, Touch
 from services.handoff.clock import Clock, elapsed_seconds
+from services.handoff.recycle import ended_by
 from services.handoff.store import handoffs, leads, owners, touches
 from services.handoff.terms import Terms
 from services.handoff.transitions import terms_for
@@ -83,6 +84,7 @@ async def detail(session: Session, handoff: Handoff) -> Json:
     shown: Json = msgspec.to_builtins(
         {
             **summary(handoff),
+            "nurture": _nurture(handoff, terms),
             "clocks": [_clock(clock, terms, now) for clock in handoff.clocks],
             "history": [_line(line) for line in lines],
             "routing": [_decision(line) for line in lines if line.decision],
@@ -118,6 +120,15 @@ def summary(handoff: Handoff) -> Json:
     row = {name: getattr(handoff, name) for name in ROW}
     shown: Json = msgspec.to_builtins({"id": handoff.handoff_id, **row, "due_at": due_at})
     return shown
+
+
+def _nurture(handoff: Handoff, terms: Terms) -> Json | None:
+    """The track marketing was asked for at the end, and when the lead may be woken."""
+    follows = ended_by(terms.agreement, handoff.state, handoff.reason) if handoff.state else None
+    if follows is None or follows.track is None or handoff.ended_at is None:
+        return None
+    wake_at = handoff.ended_at + follows.wake_after if follows.wake_after else None
+    return {"track": follows.track, "wake_at": wake_at}
 
 
 def _clock(clock: Clock, terms: Terms, now: datetime) -> Json:

@@ -5,11 +5,15 @@ Three lists: rejection ("not this one", before work began), recycling (back to n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from services.handoff.lifecycle import State
 from shared.agreement import Agreement, Reason, ReasonKind
 from shared.nearest import did_you_mean
+
+LISTS: Mapping[State, ReasonKind] = {State.REJECTED: "reject", State.RECYCLED: "recycle", State.LOST: "lost"}
 
 
 class ReasonRefused(ValueError):
@@ -79,6 +83,13 @@ def consequence(
 def of_loss(agreement: Agreement, reason: str | None) -> Consequence | None:
     """What follows from a lost deal; a CRM may tell no reason, or one of its own, and the deal is lost all the same."""
     found = agreement.reason("lost", reason) if reason else None
+    return _consequence(found) if found else None
+
+
+def ended_by(agreement: Agreement, state: State, reason: str | None) -> Consequence | None:
+    """What follows from how a handoff ended; None while it is open, or where no reason of the list says so."""
+    kind = LISTS.get(state)
+    found = agreement.reason(kind, reason) if kind and reason else None
     return _consequence(found) if found else None
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from services.scoring.api import routes
+from services.scoring.door import Door
 from services.scoring.handlers import HANDLERS
+from services.scoring.intake import Senders, intake_routes
+from services.scoring.quarantine import quarantine_routes
 from services.scoring.refold import refold
 from services.scoring.settings import ScoringSettings
 from shared.bus import Bus
@@ -23,15 +26,23 @@ def build(bus: Bus, settings: Settings) -> Service:
     """The service; nothing is connected yet."""
     given = settings.extended(ScoringSettings)
     database = Database(given.database_url_for(NAME), service=NAME)
+    keyring = Keyring(given.api_keys)
+    door = Door(database)
+    senders = Senders(given.public_url, given.segment_write_keys, given.hubspot_secrets)
     return Service(
         name=NAME,
         database=database,
         roles={
+            "api": door.run,
             "consume": Consumer(database, bus, HANDLERS).run,
             "relay": Relay(database, bus).run,
             "refold": partial(refold, database),
         },
-        routers=[routes(database, Keyring(given.api_keys))],
+        routers=[
+            intake_routes(door, keyring, senders),
+            routes(database, keyring),
+            quarantine_routes(database, keyring),
+        ],
     )
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from shared.cli.mailbox import Mailbox, mailbox
 from shared.cli.options import Output, show_json
-from shared.cli.secrets import GENERATED
+from shared.cli.secrets import HUBSPOT_SOURCE, WEB_SOURCE, new_webhook_secret
 from shared.cli.stage import Json, Stage, StoryFailed
 from shared.cli.story import Story, check
 from shared.cli.timeline import timeline
@@ -36,9 +36,9 @@ STOP_SECONDS = 25.0
 def run_demo(output: Output) -> int:
     """Play it; the exit code."""
     started = time.monotonic()
-    progress = Console(stderr=True, highlight=False)
+    progress = Console(stderr=True, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="baton-demo-") as directory:
-        secret = GENERATED["automation_webhook_secret"]()
+        secret = new_webhook_secret()
         with mailbox(secret) as received, server(Path(directory), received, secret) as stage:
             progress.print(f"All three services run in one process at {stage.url}, their data in {directory}.")
             agreements = [(AGREEMENTS / name).read_text() for name in ("acme.yaml", "demo.yaml")]
@@ -60,8 +60,8 @@ def run_demo(output: Output) -> int:
 
 
 @contextmanager
-def server(directory: Path, received: Mailbox, secret: str) -> Iterator[Stage]:
-    """`baton up` on this directory and a free port, ended with the block."""
+def server(directory: Path, received: Mailbox, secret: str, given: Mapping[str, str] | None = None) -> Iterator[Stage]:
+    """`baton up` on this directory and a free port, ended with the block. `given`: more of its settings."""
     told = {
         "BATON_SMTP_URL": received.smtp_url,
         "BATON_SLACK_WEBHOOK_URL": received.slack_url,
@@ -69,6 +69,7 @@ def server(directory: Path, received: Mailbox, secret: str) -> Iterator[Stage]:
         "BATON_AUTOMATION_WEBHOOK_SECRET": secret,
         "BATON_OUTBOUND_ALLOW_PRIVATE": received.http_place,
         "BATON_LOG_LEVEL": "warning",
+        **(given or {}),
     }
     plain = {name: value for name, value in os.environ.items() if not name.startswith("BATON_")}
     command = [sys.executable, "-m", "shared.cli", "up", "--data", str(directory), "--port", "0", "-o", "json"]
@@ -95,21 +96,25 @@ def _stage(process: subprocess.Popen[str], directory: Path, log_path: Path) -> S
         raise SystemExit(f"the server did not start:\n{log_path.read_text()[-4000:]}")
     announced = json.loads(line)
     secrets = json.loads((directory / SECRETS_FILE).read_text())
-    ((source, hubspot_secret),) = secrets["hubspot_secrets"].items()
-    (write_key,) = secrets["segment_write_keys"].values()
-    return Stage(announced["url"], announced["public_url"], announced["api_key"], write_key, source, hubspot_secret)
+    return Stage(
+        url=announced["url"],
+        public_url=announced["public_url"],
+        api_key=announced["api_key"],
+        segment_write_key=secrets["segment_write_keys"][WEB_SOURCE],
+        hubspot_source=HUBSPOT_SOURCE,
+        hubspot_secret=secrets["hubspot_secrets"][HUBSPOT_SOURCE],
+    )
 
 
 def _show(story: Story, facts: list[Json], events: int, seconds: float) -> None:
     """The timeline, and where each lead is now."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.print("\n[bold]What happened, when, and why[/] (UTC)")
     for entry in timeline(story):
-        console.print(
-            f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 100_000}  {entry.who:<6} {entry.what}", markup=False
-        )
+        at = f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 100_000}"
+        console.print(f"{at}  {entry.who:<6} {entry.what}", markup=False)
         if entry.why:
-            console.print(f"                   {entry.why}", style="dim", markup=False)
+            console.print(f"{'':19}{entry.why}", style="dim", markup=False)
     table = Table("lead", "score", "state", "owner", "reason", "nurture", "breached", title="Where each lead is now")
     for fact in facts:
         nurture = fact["nurture"] or {}
@@ -117,5 +122,5 @@ def _show(story: Story, facts: list[Json], events: int, seconds: float) -> None:
         cells = (fact["name"], f"{fact['score']:g}", fact["state"] or "with marketing", fact["owner"] or "",
                  fact["reason"] or "", f"{nurture.get('track', '')}{wakes}", ", ".join(fact["breaches"]))  # fmt: skip
         table.add_row(*cells)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     console.print(f"{events} events, {seconds} s. Everything above was observed through the public API.")

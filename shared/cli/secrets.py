@@ -17,10 +17,19 @@ from shared.cli.client import KEY_FILE
 from shared.security import Scope, entry_of, new_key
 from shared.settings import SECRETS_FILE
 
-GENERATED: Mapping[str, Callable[[], str]] = {
-    "segment_write_key": lambda: secrets.token_urlsafe(24),
-    "hubspot_client_secret": lambda: secrets.token_urlsafe(32),
-    "automation_webhook_secret": lambda: "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
+WEB_SOURCE = "web"
+HUBSPOT_SOURCE = "hubspot"
+
+
+def new_webhook_secret() -> str:
+    """A secret as the Standard Webhooks want it."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+GENERATED: Mapping[str, Callable[[], object]] = {
+    "segment_write_keys": lambda: {WEB_SOURCE: secrets.token_urlsafe(24)},
+    "hubspot_secrets": lambda: {HUBSPOT_SOURCE: secrets.token_urlsafe(32)},
+    "automation_webhook_secret": new_webhook_secret,
 }
 
 

@@ -28,6 +28,9 @@ def timeline(story: Story) -> list[Entry]:
 
 def _of(story: Story, name: str) -> Iterator[Entry]:
     lead, handoff = story.lead(name), story.handoff(name)
+    if not lead["mqls"]:
+        for score in story.explanation(name)["scores"]:
+            yield Entry(_time(score["as_of"]), name, "does not qualify: marketing keeps it", f"scored {_rules(score)}")
     for mql in lead["mqls"]:
         scores = [each for each in story.explanation(name)["scores"] if each["product"] == mql["product"]]
         why = f"clause {mql['clause']}; scored {_rules(scores[0])}" if scores else f"clause {mql['clause']}"
@@ -48,7 +51,7 @@ def _of(story: Story, name: str) -> Iterator[Entry]:
 def _rules(score: Json) -> str:
     """The rules that scored, and the total."""
     lines = [line for line in score["lines"] if line["points"]]
-    said = ", ".join(f"{line['rule'] or line['kind']} {line['points']:+g}" for line in lines)
+    said = ", ".join(f"{line['rule'] or line['kind']} {line['points']:+g}" for line in lines) or "nothing"
     return f"{said} = {score['score']:g} ({score['bucket']})"
 
 
@@ -88,4 +91,4 @@ def _time(text: Any) -> datetime:
 
 
 def _short(text: str) -> str:
-    return f"{_time(text):%H:%M:%S}"
+    return f"{_time(text):%d %b %H:%M:%S}"
