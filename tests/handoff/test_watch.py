@@ -1,0 +1,192 @@
+"""Due clocks ring once, whoever looks, and the router assigns what they ask for; on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+
+from services.handoff.case import Change, Handoff
+from services.handoff.checks import checks
+from services.handoff.handlers import record_sales, route_leads
+from services.handoff.lifecycle import Action, IllegalTransition, State
+from services.handoff.store import handoffs
+from services.handoff.transitions import lock_handoff, transition
+from services.handoff.watch import one_round, ring_due, watch
+from shared.db import Database, Session
+from shared.events import HandoffEvent, SlaBreached, TouchRecorded
+from shared.sql import sql
+from tests.handoff.support import emitted
+from tests.handoff.terms import handle, handoff_id, minutes, mql, publish
+from tests.support import Databases
+
+WAIT_NO_LONGER = sql("UPDATE handoffs SET route_at = :long_ago_at WHERE state = 'unrouted' AND route_cause = 'unroute'")
+
+SHARES = sql("SELECT rep, debt, assigned FROM shares ORDER BY rep")
+
+
+@pytest.fixture
+async def database(databases: Databases) -> AsyncIterator[Database]:
+    """A handoff service that has an agreement; whatever the test does, its books must be right afterwards."""
+    database = databases.open("handoff")
+    await publish(database)
+    yield database
+    assert await database.read(checks) == []
+
+
+def overdue() -> datetime:
+    """Long enough ago that a hot lead's first touch is late, and its rep's clock not."""
+    return datetime.now(UTC) - minutes(11)
+
+
+async def found(database: Database, lead_id: str = "lead_1") -> Handoff:
+    handoff = await database.read(lambda session: handoffs.find(session, handoff_id(lead_id)))
+    assert handoff is not None
+    return handoff
+
+
+async def types(database: Database) -> list[str]:
+    return [event.type for event in await emitted(database)]
+
+
+async def rounds(database: Database) -> None:
+    while await one_round(database):
+        pass
+
+
+async def test_a_breach_tells_the_manager_and_the_router_gives_the_lead_to_another(database: Database) -> None:
+    await handle(database, route_leads, [mql(at=overdue())])
+    await rounds(database)
+    assert (await types(database))[2:] == ["sla.breached", "handoff.expired", "handoff.reassigned"]
+    handoff = await found(database)
+    assert (handoff.state, handoff.owner, handoff.reassigns) == (State.ASSIGNED, "bo", 1)
+    lead_clock = next(clock for clock in handoff.clocks if clock.subject == "lead")
+    assert lead_clock.is_awaited  # the lead's own clock goes on
+    await rounds(database)
+    assert len(await types(database)) == 5
+
+
+async def test_a_touch_after_the_deadline_and_before_the_worker_records_the_breach_itself(database: Database) -> None:
+    await handle(database, route_leads, [mql(at=overdue())])
+    now = datetime.now(UTC)
+    call = TouchRecorded(
+        lead_id="lead_1",
+        touch_id="touch_1",
+        kind="call_logged",
+        by="ana@acme.example",
+        source="hubspot",
+        source_id="1",
+        occurred_at=now,
+        received_at=now,
+    )
+    await handle(database, record_sales, [call])
+    await rounds(database)
+    handoff = await found(database)
+    assert (handoff.state, handoff.owner) == (State.ACCEPTED, "ana")
+    said = (await types(database))[2:]
+    assert said == ["handoff.accepted", "sla.met", "sla.breached", "handoff.touched", "sla.met"]
+
+
+async def test_after_the_agreed_reassignments_the_last_resort_keeps_it(database: Database) -> None:
+    event = mql(at=datetime.now(UTC), bucket="warm", attributes={"segment": "quick"})
+    await handle(database, route_leads, [event])
+    owners = []
+    for _ in range(4):
+        owners.append((await found(database)).owner)
+        await asyncio.sleep(1.05)
+        await rounds(database)
+    assert owners == ["ana", "bo", "sam@acme.example", "sam@acme.example"]
+    breaches = [event for event in await emitted(database) if isinstance(event, SlaBreached)]
+    assert [(event.owner, event.manager) for event in breaches] == [
+        ("ana", "sam@acme.example"),
+        ("bo", "sam@acme.example"),
+        ("sam@acme.example", "sam@acme.example"),
+    ]
+
+
+async def test_what_nobody_could_take_goes_to_the_last_resort_in_the_end(database: Database) -> None:
+    await handle(database, route_leads, [mql(at=datetime.now(UTC), product="sensors")])
+    await rounds(database)
+    assert await types(database) == ["handoff.unrouted", "nurture.suspended"]
+    await database.run(lambda session: session.execute(WAIT_NO_LONGER, long_ago_at=overdue()))
+    await rounds(database)
+    assert (await types(database))[2:] == ["handoff.assigned"]
+
+
+async def test_a_logistics_reason_gives_the_share_back_and_the_lead_to_another(database: Database) -> None:
+    await handle(database, route_leads, [mql(at=datetime.now(UTC))])
+    await database.run(lambda session: changed_by(session, Action.REJECT, reason="wrong_territory"))
+    await rounds(database)
+    assert (await found(database)).owner == "bo"
+    shares = await database.read(lambda session: session.execute(SHARES))
+    assert [(row.rep, row.debt, row.assigned) for row in shares] == [("ana", 0, 0), ("bo", 0.5, 1), ("chi", -0.5, 0)]
+
+
+async def changed_by(session: Session, action: Action, reason: str | None = None, owner: str = "ana") -> None:
+    handoff = await lock_handoff(session, handoff_id("lead_1"))
+    assert handoff is not None
+    await transition(session, handoff, Change(action, owner, "test", reason=reason), now=await session.now())
+
+
+async def test_five_hundred_clocks_due_at_once_ring_once_each_with_two_workers(
+    database: Database, databases: Databases
+) -> None:
+    await handle(database, route_leads, [mql(f"lead_{number}", at=overdue()) for number in range(500)])
+    second = databases.open("handoff")
+    await asyncio.gather(*(ring_all(worker) for worker in (database, second)))
+    await asyncio.gather(rounds(database), rounds(second))
+    events = await emitted(database)
+    breaches = Counter(event.clock_id for event in events if isinstance(event, SlaBreached))
+    assert (len(breaches), set(breaches.values())) == (500, {1})
+    moved = Counter(event.type for event in events if isinstance(event, HandoffEvent))
+    assert moved == {"handoff.assigned": 500, "handoff.expired": 500, "handoff.reassigned": 500}
+
+
+async def ring_all(database: Database) -> None:
+    while await database.run(lambda session: ring_due(session, limit=50)):
+        pass
+
+
+async def test_an_accept_and_a_breach_at_the_same_instant_never_both_win(database: Database) -> None:
+    for number in range(20):
+        lead_id = f"lead_{number}"
+        await handle(database, route_leads, [mql(lead_id, at=overdue())])
+        await asyncio.gather(accept_unless_gone(database, lead_id), one_round(database))
+    await rounds(database)
+    for number in range(20):
+        handoff = await found(database, f"lead_{number}")
+        assert await history(database, handoff.handoff_id) in (
+            ["handoff.assigned", "handoff.expired", "handoff.reassigned"],
+            ["handoff.assigned", "handoff.accepted", "handoff.expired", "handoff.reassigned"],
+        )
+
+
+async def history(database: Database, wanted: str) -> list[str]:
+    return [line.type for line in await database.read(lambda session: handoffs.history(session, wanted))]
+
+
+async def accept_unless_gone(database: Database, lead_id: str) -> None:
+    """The owner accepts, unless the lead was taken from him in this very moment."""
+
+    async def work(session: Session) -> None:
+        handoff = await lock_handoff(session, handoff_id(lead_id))
+        assert handoff is not None
+        owner = handoff.owner or "nobody"
+        await transition(session, handoff, Change(Action.ACCEPT, owner, "test"), now=await session.now())
+
+    with suppress(IllegalTransition):
+        await database.run(work)
+
+
+async def test_the_watch_runs_until_it_is_stopped(database: Database) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(watch(database, stop))
+    await handle(database, route_leads, [mql(at=overdue())])
+    while "handoff.reassigned" not in await types(database):
+        await asyncio.sleep(0.05)
+    stop.set()
+    await asyncio.wait_for(running, 2)
