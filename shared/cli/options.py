@@ -36,11 +36,15 @@ KeyOption = Annotated[str | None, typer.Option("--key", help="The API key; witho
 
 def settings_of(profile: ProfileName | None, data: Path | None, **given: object) -> Settings:
     """The settings under these options; what is not given comes from the environment."""
+    import logging
     import os
 
     from shared.service import settings_classes
     from shared.settings import Settings, load, refuse_unknown_variables
+    from shared.telemetry import set_up_logging
 
+    set_up_logging(level="error", style="console")  # standard output is the answer's alone
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it has to say comes as our error
     refuse_unknown_variables(os.environ, settings_classes())
     values = {"profile": profile and profile.value, "data_directory": data, **given}
     return load(Settings, {name: value for name, value in values.items() if value is not None})

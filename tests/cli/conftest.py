@@ -7,6 +7,8 @@ import os
 import select
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import pytest
 BATON = Path(sys.executable).with_name("baton")
 START_SECONDS = 60
 STOP_SECONDS = 30
+WAIT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,32 @@ def baton(*arguments: str | Path, **more: str) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def until_lines(*arguments: str | Path, **more: str) -> list[Any]:
+    """The JSON lines of a command, once there are any."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        ran = baton(*arguments, "-o", "json", **more)
+        assert ran.code == 0, ran.err
+        if ran.lines:
+            return ran.lines
+        time.sleep(0.2)
+    raise AssertionError(f"baton {arguments} showed nothing within {WAIT_SECONDS} s")
+
+
+def send(server: Server, activity: dict[str, Any]) -> dict[str, str]:
+    """The server's verdict on an activity."""
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(server.url + "/v1/activities", json.dumps(activity).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        (result,) = json.loads(answer.read())["results"]
+    verdict: dict[str, str] = result
+    return verdict
+
+
 @contextmanager
-def started(data: Path, *arguments: str) -> Iterator[Server]:
+def started(data: Path, *arguments: str, **more: str) -> Iterator[Server]:
     """`baton up` until the end of the block; it must stop cleanly."""
+    data.parent.mkdir(parents=True, exist_ok=True)
     log = data.parent / f"{data.name}.log"
     with log.open("a") as err:
         process = subprocess.Popen(
@@ -69,7 +95,7 @@ def started(data: Path, *arguments: str) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=err,
             text=True,
-            env=environment(),
+            env=environment(**more),
         )
     with process:
         try:

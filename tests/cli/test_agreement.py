@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Server, baton
+from tests.cli.conftest import Server, baton, send
 from tests.support import ROOT
+
+pytestmark = pytest.mark.slow
 
 SAMPLE = ROOT / "deploy/agreements/acme.yaml"
 
@@ -58,7 +58,8 @@ def test_signed_by_both_published_and_every_score_explains_itself(server: Server
     assert published.code == 0, published.err
     assert published.json["version"] == 1
 
-    lead = send_demo_request(server)
+    activity = {"kind": "page_viewed", "identities": {"email": "ana@acme.example"}, "properties": {"path": "/pricing"}}
+    lead = send(server, activity)["lead_id"]
     explained = explanation(server, lead)
     for score in explained["scores"]:
         for dimension, points in score["dimensions"].items():
@@ -77,15 +78,6 @@ def test_a_wrong_key_is_exit_code_1(server: Server) -> None:
     ran = baton("explain", "lead_none", "--data", server.data, "--key", "bt_x_y")
     assert ran.code == 1
     assert "401" in ran.err
-
-
-def send_demo_request(server: Server) -> str:
-    activity = {"kind": "page_viewed", "identities": {"email": "ana@acme.example"}, "properties": {"path": "/pricing"}}
-    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(server.url + "/v1/activities", json.dumps(activity).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        lead: str = json.loads(answer.read())["results"][0]["lead_id"]
-    return lead
 
 
 def explanation(server: Server, lead: str) -> dict[str, Any]:

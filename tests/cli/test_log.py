@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shared.bus import Message
 from shared.embedded import EmbeddedBus
 from shared.topics import TOPICS
-from tests.cli.conftest import Server, baton, started
+from tests.cli.conftest import Server, baton, send, started, until_lines
+
+pytestmark = pytest.mark.slow
 
 POISON = b"no event of ours"
 
@@ -36,24 +35,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data.mkdir()
     asyncio.run(publish_poison(data / "log.sqlite"))
     with started(data) as server:
-        activity = b'{"kind": "page_viewed", "identities": {"email": "ana@acme.example"}, "properties": {"path": "/a"}}'
-        headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
-        request = urllib.request.Request(server.url + "/v1/activities", activity, headers)
-        with urllib.request.urlopen(request, timeout=10):
-            pass
+        send(server, {"kind": "page_viewed", "identities": {"email": "ana@acme.example"}})
         yield server
-
-
-def until(data: Path, *arguments: str) -> list[dict[str, Any]]:
-    """The lines of a command, once there are any."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        ran = baton(*arguments, "--data", data, "-o", "json")
-        assert ran.code == 0, ran.err
-        if ran.lines:
-            return ran.lines
-        time.sleep(0.2)
-    raise AssertionError(f"baton {' '.join(arguments)} showed nothing within 20 s")
 
 
 def test_the_first_ensure_creates_every_topic_and_the_second_finds_them(tmp_path: Path) -> None:
@@ -71,7 +54,7 @@ def test_beside_a_running_server_ensure_compares(used: Server) -> None:
 
 
 def test_tail_shows_events_as_a_program_reads_them(used: Server) -> None:
-    (event,) = until(used.data, "tail", "baton.activities.v1", "--where", "ce_type=activity.recorded")
+    (event,) = until_lines("tail", "baton.activities.v1", "--where", "ce_type=activity.recorded", "--data", used.data)
     assert event["topic"] == "baton.activities.v1"
     assert event["headers"]["ce_specversion"] == "1.0"
     assert event["value"]["kind"] == "page_viewed"
@@ -79,12 +62,12 @@ def test_tail_shows_events_as_a_program_reads_them(used: Server) -> None:
 
 
 def test_tail_shows_events_as_a_person_reads_them(used: Server) -> None:
-    until(used.data, "tail", "baton.activities.v1", "--where", "ce_type=activity.recorded")
+    until_lines("tail", "baton.activities.v1", "--where", "ce_type=activity.recorded", "--data", used.data)
     assert "activity.recorded" in baton("tail", "baton.activities.v1", "--data", used.data).out
 
 
 def test_tail_takes_the_last_ones_and_none_older_than_asked(used: Server) -> None:
-    assert len(until(used.data, "tail", "baton.activities.v1", "-n", "1")) == 1
+    assert len(until_lines("tail", "baton.activities.v1", "-n", "1", "--data", used.data)) == 1
     assert baton("tail", "baton.activities.v1", "--data", used.data, "--since", "2999-01-01T00:00Z").out == ""
 
 
@@ -102,7 +85,7 @@ def test_tail_with_words_it_does_not_know_is_a_wrong_call(used: Server, argument
 
 
 def test_a_dead_letter_is_listed_with_its_origin_and_shown_whole(used: Server) -> None:
-    (dead,) = until(used.data, "dlq", "ls")
+    (dead,) = until_lines("dlq", "ls", "--data", used.data)
     assert str(dead["place"]).startswith("scoring/")
     assert str(dead["origin"]).startswith("baton.activities.v1/")
     assert dead["key"] == "lead_1"

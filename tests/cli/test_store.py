@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.conftest import Server, baton
 
+pytestmark = pytest.mark.slow
+
 OLD = "2020-01-01T00:00:00.000000Z"
 
 

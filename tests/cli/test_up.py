@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import BATON, Server, baton, environment, started
+from tests.cli.conftest import BATON, Server, baton, environment, send, started
+
+pytestmark = pytest.mark.slow
 
 
 def get(server: Server, path: str) -> Any:
@@ -72,12 +74,8 @@ def test_the_curl_line_that_it_prints_sends_a_first_activity(tmp_path: Path) -> 
 
 def test_a_second_start_finds_everything_as_it_was(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    activity = b'{"id": "a1", "kind": "page_viewed", "identities": {"email": "ana@acme.example"}}'
     with started(data) as first:
-        headers = {"Authorization": f"Bearer {first.key}", "Content-Type": "application/json"}
-        request = urllib.request.Request(first.url + "/v1/activities", activity, headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            (sent,) = json.loads(answer.read())["results"]
+        sent = send(first, {"id": "a1", "kind": "page_viewed", "identities": {"email": "ana@acme.example"}})
     secrets = (data / "secrets.json").read_text()
     with started(data) as second:
         assert second.key == first.key
