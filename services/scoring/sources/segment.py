@@ -20,7 +20,7 @@ from services.scoring.arrivals import Activity, Arrival, Unusable, content_id, e
 from services.scoring.resolve import Claim
 from services.scoring.sources.claims import Given, alias, claim, with_mailbox
 from services.scoring.sources.facts import campaign, properties, traits, without_query
-from services.scoring.sources.reading import instant, snake, when
+from services.scoring.sources.reading import snake, when
 
 CALLS = ("track", "identify", "page", "screen", "group", "alias")
 MAX_BATCH_BYTES = 500 * 1024  # Segment's own limits
@@ -95,7 +95,7 @@ def _usable(message: Message, name: str, item: bytes) -> Arrival:
         item=item,
         claim=_claim(message, str(call), told),
         what=Activity(_kind(message, str(call)), _properties(message, str(call)), attributes),
-        when=when(message.get("original_timestamp") or message.get("timestamp"), instant(message.get("sent_at"))),
+        when=when(message.get("original_timestamp") or message.get("timestamp"), message.get("sent_at")),
         contact=with_mailbox(contact),
     )
 

@@ -1,0 +1,351 @@
+"""The formats of senders, without a database: what travels, what stays, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.scoring.arrivals import Activity, Arrival, Opportunity, Unusable, When
+from services.scoring.identity import Identity
+from services.scoring.sources import hubspot, rest, segment
+from services.scoring.sources.facts import properties, traits
+from services.scoring.sources.reading import Malformed, parse, snake, when
+from tests.support import ROOT, missing
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def outside_data(name: str) -> Any:
+    folder = Path(os.environ.get("BATON_OUTSIDE_DATA", ROOT.parent / "shared" / "data"))
+    path = folder / "webhooks" / name
+    if not path.exists():
+        missing(f"{path} is not there: real payloads of other projects, named by BATON_OUTSIDE_DATA")
+    return json.loads(path.read_text())
+
+
+def of_segment(call: str, **message: Any) -> Arrival:
+    (arrival,) = segment.arrivals(call, message)
+    assert isinstance(arrival, Arrival), arrival.reason
+    return arrival
+
+
+def activity(arrival: Arrival) -> Activity:
+    assert isinstance(arrival.what, Activity)
+    return arrival.what
+
+
+def of_rest(**item: Any) -> Arrival | Unusable:
+    (arrival,) = rest.arrivals(item)
+    return arrival
+
+
+# Segment
+
+
+def call_of(payload: dict[str, Any]) -> str:
+    """Where the payload would be posted to: not all of them say it."""
+    said = "batch" if "batch" in payload else payload.get("type", payload.get("action"))
+    signs = {"event": "track", "previousId": "alias", "groupId": "group", "traits": "identify"}
+    return said or next((call for sign, call in signs.items() if sign in payload), "page")
+
+
+def test_every_payload_of_the_segment_spec_has_a_verdict() -> None:
+    refused = {}
+    for entry in outside_data("segment_spec_payloads.json")["payloads"]:
+        payload = entry["payload"]
+        for arrival in segment.arrivals(call_of(payload), payload):
+            if isinstance(arrival, Unusable):
+                refused[entry["source_path"], entry["index"]] = arrival.reason
+    allowed = ("no usable identity: none given", "`event` names what happened", "not a call that Baton takes yet")
+    assert set(refused.values()) <= set(allowed), refused
+    assert len(refused) == 5, refused
+
+
+def test_samples_that_are_no_json_are_malformed_and_not_an_error_of_ours() -> None:
+    for entry in outside_data("segment_spec_nonstrict_samples.json")["raw"]:
+        with pytest.raises(Malformed):
+            parse(entry["raw"].encode())
+
+
+def test_a_track_call_is_named_after_its_event() -> None:
+    arrival = of_segment(
+        "track", userId="u1", event="Order Completed", properties={"revenue": 39.95, "plan": {"seats": 5}}
+    )
+    assert activity(arrival).kind == "order_completed"
+    assert activity(arrival).properties == {"revenue": 39.95, "plan.seats": 5}
+    assert arrival.claim.strong == (Identity("user_id", "u1"),)
+
+
+def test_a_page_has_its_path_and_campaign_and_no_query() -> None:
+    url = "https://ana:secret@acme.example/pricing/eu?email=ana@acme.example&utm_campaign=spring&utm_source=news#top"
+    what = activity(of_segment("page", anonymousId="a", properties={"url": url, "search": "?email=ana@acme.example"}))
+    assert what.kind == "page_viewed"
+    assert what.properties == {
+        "url": "https://acme.example/pricing/eu",
+        "path": "/pricing/eu",
+        "utm_campaign": "spring",
+        "utm_source": "news",
+    }
+
+
+def test_traits_are_sorted_into_contact_details_and_attributes() -> None:
+    told = {
+        "email": "Ana@ACME.example",
+        "firstName": "Ana",
+        "company": {"name": "Acme", "industry": "robots", "employee_count": "1,200"},
+        "address": {"street": "6th St", "city": "Rome", "country": "IT"},
+        "title": "Plant Manager",
+        "manager": "write to boss@acme.example",
+    }
+    arrival = of_segment("identify", userId="u1", traits=told)
+    assert activity(arrival).kind == "attributes_changed"
+    assert activity(arrival).attributes == {
+        "industry": "robots",
+        "company_size": 1200,
+        "country": "IT",
+        "title": "Plant Manager",
+    }
+    assert arrival.contact == {
+        "email": "ana@acme.example",
+        "first_name": "Ana",
+        "company": "Acme",
+        "address": "6th St",
+        "city": "Rome",
+    }
+    assert arrival.claim.strong == (Identity("user_id", "u1"), Identity("email", "ana@acme.example"))
+
+
+def test_a_group_speaks_of_the_company() -> None:
+    arrival = of_segment("group", userId="u1", groupId="g", traits={"name": "Initech", "employees": 329, "plan": "big"})
+    assert arrival.contact == {"company": "Initech"}
+    assert activity(arrival).attributes == {"company_size": 329, "company.plan": "big"}
+
+
+def test_an_alias_is_explicit_and_its_previous_id_may_have_been_anonymous() -> None:
+    claim = of_segment("alias", previousId="old", userId="new").claim
+    assert claim.explicit
+    assert claim.strong == (Identity("user_id", "new"), Identity("user_id", "old"))
+    assert claim.if_known == (Identity("anonymous_id", "old"),)
+
+
+def test_the_spellings_of_segments_own_examples_are_read() -> None:
+    odd = {"action": "track", "user_id": "u1", "event": "Email Opened"}
+    (arrival,) = segment.arrivals("batch", {"batch": [odd]})
+    assert isinstance(arrival, Arrival)
+    (aliased,) = segment.arrivals("alias", {"Previous ID": "a", "User ID": "b"})
+    assert isinstance(aliased, Arrival)
+
+
+def test_a_batch_lends_its_sent_at_and_context_to_its_messages() -> None:
+    message = {"type": "track", "userId": "u1", "event": "X", "timestamp": "2026-11-22T10:00:00Z"}
+    (arrival,) = segment.arrivals("batch", {"sentAt": "2026-11-22T11:00:00Z", "batch": [message]})
+    assert isinstance(arrival, Arrival)
+    assert arrival.when.occurred(NOW) == (NOW - timedelta(hours=1), False)
+
+
+def test_a_repeated_message_with_another_sent_at_is_the_same_content() -> None:
+    first, second = (of_segment("track", userId="u", event="X", sentAt=sent) for sent in ("2026-01-01", "2026-01-02"))
+    assert first.source_id == second.source_id
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"type": "track", "userId": "u1"}, "`event`"),
+        ({"type": "dance", "userId": "u1"}, "`type`"),
+        ({"type": "delete", "userId": "u1"}, "yet"),
+        ({"type": "page"}, "none given"),
+        ({"type": "track", "event": "X", "userId": "undefined", "anonymousId": "null"}, "placeholder"),
+        ({"type": "track", "event": "X", "userId": "u1", "messageId": "a\x00b"}, "unprintable"),
+        ({"type": "track", "event": "X", "userId": "u1", "properties": {"x": "y" * 40_000}}, "bytes"),
+        ("text", "object"),
+    ],
+)
+def test_a_message_that_cannot_be_used_says_why_and_harms_no_other(message: Any, reason: str) -> None:
+    good = {"type": "track", "event": "X", "userId": "u1"}
+    refused, taken = segment.arrivals("batch", {"batch": [message, good]})
+    assert isinstance(refused, Unusable)
+    assert reason in refused.reason
+    assert isinstance(taken, Arrival)
+
+
+# HubSpot
+
+
+def test_each_hubspot_sample_gets_its_verdict() -> None:
+    verdicts = {
+        sample["case"]: [type(item).__name__ for item in hubspot.arrivals("hubspot", sample["body"].encode())]
+        for sample in outside_data("hubspot_payloads.json")["payloads"]
+    }
+    usable = [case for case, kinds in verdicts.items() if kinds == ["Arrival"]]
+    assert len(verdicts) == 6
+    assert all(case.startswith(("contact.creation", "lifecyclestage")) for case in usable)
+    assert len(usable) == 3
+
+
+# REST
+
+
+def test_an_item_of_our_own_format_needs_a_kind_and_somebody() -> None:
+    found = of_rest(kind="Demo Requested", identities={"email": "ana@acme.example", "crm": {"hubspot": 51}})
+    assert isinstance(found, Arrival)
+    assert found.claim.strong == (Identity("crm:hubspot", "51"), Identity("email", "ana@acme.example"))
+    assert activity(found).kind == "demo_requested"
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ({"identities": {"email": "a@acme.example"}}, "`kind` is missing"),
+        ({"kind": "x"}, "none given"),
+        ({"kind": "x", "identities": {"fax": "1"}}, "unknown field `fax`"),
+        ({"kind": 5, "identities": {"user_id": "u"}}, "Expected `str`, got `int`"),
+        ({"kind": "x", "type": "dance", "identities": {"user_id": "u"}}, "Invalid enum value"),
+        ({"type": "touch", "kind": "call", "identities": {"user_id": "u"}}, "`by` is missing"),
+        ({"type": "opportunity", "stage": "won", "identities": {"user_id": "u"}}, "`opportunity_id` is missing"),
+        ({"kind": "x", "lead_id": "lead", "identities": {"user_id": "u"}}, "lead_id is not a lead's id"),
+        ({"id": "x" * 257, "kind": "x", "identities": {"user_id": "u"}}, "longer than 256"),
+    ],
+)
+def test_an_item_that_cannot_be_used_says_why(item: dict[str, Any], reason: str) -> None:
+    found = of_rest(**item)
+    assert isinstance(found, Unusable)
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("amount", ["ten", "NaN", "1e400", 1e18, "Infinity"])
+def test_money_is_a_finite_number(amount: object) -> None:
+    item = {"type": "opportunity", "opportunity_id": 1, "stage": "won", "amount": amount}
+    assert isinstance(of_rest(**item, identities={"user_id": "u"}), Unusable)
+
+
+def test_money_is_exact() -> None:
+    item = {"type": "opportunity", "opportunity_id": 1, "stage": "won", "amount": 0.1, "identities": {"user_id": "u"}}
+    found = of_rest(**item)
+    assert isinstance(found, Arrival)
+    assert isinstance(found.what, Opportunity)
+    assert str(found.what.amount) == "0.1000"
+
+
+# Values and times
+
+
+def test_what_looks_like_somebodys_contact_details_leaves_the_properties() -> None:
+    kept = properties(
+        {
+            "invitee_email": "x",
+            "billingAddress": "6th St",
+            "phone": "1",
+            "note": "write to ana@acme.example",
+            "link_url": "https://shop.example/a?promo=ana",
+            "email_id": "18vz",
+            "name": "Mat",
+            "products": [{"sku": "a"}, {"sku": "b"}],
+        }
+    )
+    assert kept == {
+        "link_url": "https://shop.example/a",
+        "email_id": "18vz",
+        "name": "Mat",
+        "products.0.sku": "a",
+        "products.1.sku": "b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("2026-11-22T11:00:00Z", None), (NOW - timedelta(hours=1), False)),
+        (("2026-11-22T13:00:00+02:00", None), (NOW - timedelta(hours=1), False)),
+        (("2026-11-22T11:00:00", None), (NOW - timedelta(hours=1), False)),
+        ((1795338000000, None), (datetime(2026, 11, 22, 9, tzinfo=UTC), False)),
+        ((None, None), (NOW, False)),
+        (("2015-2-02T00:30:08.276Z", None), (NOW, True)),
+        (("soon", None), (NOW, True)),
+        (({}, None), (NOW, True)),
+        ((float("1e300"), None), (NOW, True)),
+        (("2026-11-22T12:00:01Z", None), (NOW, True)),
+        (("1970-01-01T00:00:00Z", None), (NOW, True)),
+        (("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"), (NOW, True)),
+        (("2026-11-22T15:00:00Z", "2026-11-22T15:30:00Z"), (NOW - timedelta(minutes=30), False)),
+    ],
+)
+def test_what_a_sender_says_about_time(said: tuple[object, object], expected: tuple[datetime, bool]) -> None:
+    assert when(*said).occurred(NOW) == expected
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.none() | st.datetimes(timezones=st.just(UTC)))
+def test_nothing_happened_after_it_was_received(claimed: datetime, sent: datetime | None) -> None:
+    occurred_at, _ = When(claimed, sent).occurred(NOW)
+    assert occurred_at <= NOW
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("Order Completed", "order_completed"),
+        ("SignedUp", "signed_up"),
+        ("userID", "user_id"),
+        ("HTTPRequest", "http_request"),
+        ("a--b..c", "a_b_c"),
+        ("  ", ""),
+        ("Café Visit", "café_visit"),
+    ],
+)
+def test_names_are_snake_case(written: str, name: str) -> None:
+    assert snake(written) == name
+    assert snake(name) == name
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"[" * 100_000 + b"]" * 100_000, b'\xef\xbb\xbf{"a":1}x', b'{"a":' + b"9" * 5000]
+)
+def test_bytes_that_are_no_json_are_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        parse(body)
+
+
+@pytest.mark.parametrize("value", [b'"\\ud800"', b"NaN", b"1e400", b"-Infinity", b"9" * 5000, b'"\\u0000"'])
+def test_one_value_that_no_database_takes_does_not_cost_the_others(value: bytes) -> None:
+    body = b'[{"kind": "x", "id": "1", "identities": {"user_id": "u"}, "properties": {"v": ' + value + b"}}, 5]"
+    first, second = rest.arrivals(parse(body))
+    assert isinstance(first, Arrival)
+    kept = activity(first).properties["v"]
+    assert kept is None or kept in ("\ufffd", "")
+    assert isinstance(second, Unusable)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6))
+def test_whatever_is_told_only_finite_clean_scalars_travel(told: dict[str, Any]) -> None:
+    contact, attributes = traits(told)
+    for value in (*contact.values(), *attributes.values(), *properties(told).values()):
+        assert not isinstance(value, float) or math.isfinite(value)
+        assert not isinstance(value, str) or b"\x00" not in value.encode()
+        assert not isinstance(value, int) or abs(value) < 2**63
+
+
+@given(json_values)
+def test_whatever_json_a_sender_sends_every_item_gets_a_verdict(value: Any) -> None:
+    sent = parse(json.dumps(value).encode())
+    for arrivals in (lambda: rest.arrivals(sent), lambda: segment.arrivals("batch", {"batch": [sent, sent]})):
+        try:
+            found = arrivals()
+        except rest.NotAnItem:
+            continue
+        assert all(isinstance(item, Arrival | Unusable) for item in found)
+    assert all(isinstance(item, Unusable) for item in hubspot.arrivals("hubspot", json.dumps(value).encode()))
