@@ -46,6 +46,7 @@ class Standing:
     cycle: Cycle = FIRST
     day: int | None = None
     by_rule: list[Earned] = field(default_factory=list)
+    reading: Reading | None = None
     changed: set[int] = field(default_factory=set)
     is_judged: bool = False
 
@@ -157,14 +158,17 @@ def read(lead: Lead, standing: Standing) -> Reading:
         raise ValueError(f"{lead.lead_id}: nothing was received of it yet")
     card, day = standing.card, day_of(lead.last_received_at, standing.card.zone)
     if day != standing.day:
-        standing.day = day
         standing.by_rule = earn(card, standing.tally, lead.attributes, day)
-        standing.changed.clear()
-    for place in standing.changed:
-        rule = card.rules[place]
-        standing.by_rule[place] = earned(card, rule, standing.tally.counts.get(rule.key), lead.attributes, day)
+    elif standing.changed or standing.reading is None:
+        for place in standing.changed:
+            rule = card.rules[place]
+            standing.by_rule[place] = earned(card, rule, standing.tally.counts.get(rule.key), lead.attributes, day)
+    else:
+        return standing.reading
+    standing.day = day
     standing.changed.clear()
-    return total(card, standing.by_rule)
+    standing.reading = total(card, standing.by_rule)
+    return standing.reading
 
 
 def display(lead: Lead, standing: Standing) -> Displayed | None:

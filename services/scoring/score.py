@@ -8,7 +8,7 @@ of hundredths; decay goes by whole days from a fixed-point table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
@@ -52,11 +52,10 @@ class Tally(msgspec.Struct):
     seen: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Earned:
+class Earned(NamedTuple):
     """What a rule gives on a day: how many activities it counts, and hundredths of points after limits and decay."""
 
-    count: int
+    number: int
     points: int
 
 
@@ -172,8 +171,8 @@ def earned(
 def total(card: Card, by_rule: Sequence[Earned]) -> Reading:
     """Bound the groups, then the dimensions; the score is their sum."""
     groups = [0] * len(card.groups)
-    for rule, given in zip(card.rules, by_rule, strict=True):
-        groups[rule.group] += given.points
+    for rule, (_, given) in zip(card.rules, by_rule, strict=True):
+        groups[rule.group] += given
     nets = [0] * len(card.dimensions)
     for group, net in zip(card.groups, groups, strict=True):
         nets[group.dimension] += _bounded(group.bounds, net)
@@ -203,7 +202,7 @@ def explain(card: Card, by_rule: Sequence[Earned]) -> list[ExplanationLine]:
         for position, group in enumerate(card.groups):
             if group.dimension == place:
                 given = [(rule, by_rule[rule.place]) for rule in card.rules if rule.group == position]
-                lines += [_rule_line(dimension.id, group.id, rule, got) for rule, got in given if got.count]
+                lines += [_rule_line(dimension.id, group.id, rule, got) for rule, got in given if got.number]
                 sum_of_rules = sum(got.points for _, got in given)
                 lines += _bound_lines(GROUP_BOUNDS, group.bounds, sum_of_rules, dimension.id, group.id)
                 net += _bounded(group.bounds, sum_of_rules)
@@ -213,11 +212,8 @@ def explain(card: Card, by_rule: Sequence[Earned]) -> list[ExplanationLine]:
 
 def gained(card: Card, tally: Tally) -> int:
     """Hundredths that activities of this cycle earned by rules that give: after limits, before decay and caps."""
-    return sum(
-        rule.points * _limited(rule, tally.gained[rule.key])
-        for rule in card.rules
-        if rule.points > 0 and rule.key in tally.gained
-    )
+    giving = [rule for rule in card.rules if rule.points > 0 and rule.key in tally.gained]
+    return sum(rule.points * count for rule in giving for _, count in _limited(rule, tally.gained[rule.key]))
 
 
 NOTHING = Earned(0, 0)
@@ -243,32 +239,27 @@ def _added(one: Counts, other: Counts) -> Counts:
 def _weigh(card: Card, rule: Rule, buckets: Mapping[int, int], day: int) -> tuple[int, int]:
     """How many activities count, and the sum of their decay factors (`ONE` each without decay)."""
     per_day = 24 if rule.is_hourly else 1
-    oldest = day - card.lookback_days
     decay = card.dimensions[card.groups[rule.group].dimension].decay
     number = weight = 0
-    for bucket, count in _within(rule, {at: n for at, n in buckets.items() if at // per_day >= oldest}):
+    for bucket, count in _limited(rule, buckets, (day - card.lookback_days) * per_day):
         number += count
         age = max(0, day - bucket // per_day)
         weight += count * (ONE if decay is None else decay[age] if age < len(decay) else 0)
     return number, weight
 
 
-def _within(rule: Rule, buckets: Mapping[int, int]) -> Iterable[tuple[int, int]]:
-    """The counts that the rule's limit leaves, earliest first in each window."""
-    if rule.times is None:
-        return buckets.items()
+def _limited(rule: Rule, buckets: Mapping[int, int], oldest: int | None = None) -> Iterator[tuple[int, int]]:
+    """The counts that the rule's limit leaves, not before a bucket, earliest first in each window."""
     used: dict[int, int] = {}
-    left = []
-    for bucket in sorted(buckets):
-        window = rule.window(bucket)
-        count = min(buckets[bucket], rule.times - used.get(window, 0))
-        used[window] = used.get(window, 0) + count
-        left.append((bucket, count))
-    return left
-
-
-def _limited(rule: Rule, buckets: Mapping[int, int]) -> int:
-    return sum(count for _, count in _within(rule, buckets))
+    for bucket in buckets if rule.window is None else sorted(buckets):
+        if oldest is not None and bucket < oldest:
+            continue
+        count = buckets[bucket]
+        if rule.times is not None:
+            window = bucket if rule.window is None else rule.window(bucket)
+            count = min(count, rule.times - used.get(window, 0))
+            used[window] = used.get(window, 0) + count
+        yield bucket, count
 
 
 def _rounded(weighted: int) -> int:
@@ -287,7 +278,7 @@ def _bounded(bounds: Bounds, net: int) -> int:
 
 def _rule_line(dimension: str, group: str, rule: Rule, got: Earned) -> ExplanationLine:
     return ExplanationLine(
-        kind="rule", dimension=dimension, group=group, rule=rule.id, count=got.count, points=got.points / 100
+        kind="rule", dimension=dimension, group=group, rule=rule.id, count=got.number, points=got.points / 100
     )
 
 

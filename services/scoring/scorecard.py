@@ -58,7 +58,8 @@ class Rule:
     """`points` (hundredths) for each matching activity of `kinds`; without kinds: once, while the attributes match.
 
     `key` is the rule's name in a tally, `place` and `group` are its positions in the card. At most `times` count in a
-    window; `window` names the one a bucket lies in. Buckets are days, or hours where the limit is per hour.
+    window; `window` names the one a bucket lies in, None: each is its own. Buckets are days, or, for a limit per hour,
+    hours.
     """
 
     key: str
@@ -69,7 +70,7 @@ class Rule:
     kinds: tuple[str, ...]
     matches: Matches
     times: int | None
-    window: Callable[[int], int]
+    window: Callable[[int], int] | None
     is_hourly: bool
 
 
@@ -207,10 +208,6 @@ def _decay(half_life: Duration | None) -> tuple[int, ...] | None:
     return None if half_life is None else decay_table(half_life.timedelta)
 
 
-def _same(bucket: int) -> int:
-    return bucket
-
-
 def _week(day: int) -> int:
     return (day + 3) // 7  # 1970-01-01 was a Thursday, and ISO weeks begin on Monday
 
@@ -221,7 +218,7 @@ def _month(day: int) -> int:
     return local.year * 12 + local.month
 
 
-WINDOWS: Mapping[str, Callable[[int], int]] = {"hour": _same, "day": _same, "week": _week, "month": _month}
+WINDOWS: Mapping[str, Callable[[int], int] | None] = {"hour": None, "day": None, "week": _week, "month": _month}
 
 
 @lru_cache(maxsize=100_000)

@@ -75,7 +75,7 @@ def test_the_day_of_a_limit_ends_at_midnight_in_new_york() -> None:
     morning = [activity(at=midnight + timedelta(minutes=1), properties={"path": "/pricing"})]
     rule = next(rule for rule in card().rules if rule.id == "pricing")
     by_rule = earn(card(), fold(card(), evening + morning), {}, day_of(midnight, card().zone))
-    assert by_rule[rule.place].count == 4
+    assert by_rule[rule.place].number == 4
 
 
 def test_a_weekly_limit_takes_the_earliest_of_the_iso_week() -> None:
@@ -84,7 +84,7 @@ def test_a_weekly_limit_takes_the_earliest_of_the_iso_week() -> None:
     tally = fold(card(), visits)
     rule = next(rule for rule in card().rules if rule.id == "careers")
     sunday = earn(card(), tally, {}, day_of(monday + timedelta(days=6), card().zone))[rule.place]
-    assert (sunday.count, sunday.points) == (2, round(-1500 * 2 ** (-6 / 14)) - 1500)
+    assert (sunday.number, sunday.points) == (2, round(-1500 * 2 ** (-6 / 14)) - 1500)
 
 
 def test_after_a_half_life_a_click_counts_half_and_the_line_is_rounded_once() -> None:

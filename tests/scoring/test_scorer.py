@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from datetime import timedelta
 
@@ -212,3 +213,22 @@ async def test_the_check_finds_a_score_that_no_activity_explains(scorer: Scorer)
     assert [(finding.invariant, finding.subject) for finding in found] == [("I4", ANNA)]
     await scorer.database.run(lambda session: session.execute(tampered, lead_id=CARL, at=NOON + 90 * DAY))
     assert {finding.subject for finding in await scorer.database.read(checks)} == {ANNA, CARL}
+
+
+async def test_batches_of_several_processes_leave_what_one_would_have(databases: Databases) -> None:
+    """Lanes of one person's two ids, fed at once, with the merges of both; every conflict runs a batch again."""
+    ids = [ANNA, BERT, CARL, VISITOR]
+    scorers = [Scorer(databases.open("scoring")) for _ in range(3)]
+    await scorers[0].publish()
+    batches: list[list[Event]] = [
+        [activity("email_clicked", NOON + timedelta(minutes=n), id=f"{lane}-{n}", lead_id=ids[(lane + n) % 4])]
+        + ([merged(CARL, BERT), merged(VISITOR, CARL)] if n == 3 else [merged(ANNA, CARL)] if n == 5 else [])
+        for lane in range(3)
+        for n in range(8)
+    ]
+    async with asyncio.TaskGroup() as group:
+        for place, batch in enumerate(batches):
+            group.create_task(scorers[place % 3].take(*batch))
+    assert list(await scorers[0].scores()) == [ANNA]
+    assert len(await scorers[0].told(LeadMerged)) == 3
+    assert await scorers[0].database.read(checks) == []
