@@ -32,7 +32,7 @@ lint: $(READY) ## ruff
 	@$(BIN)/ruff check --quiet . && echo "lint: ok"
 
 imports: $(READY) ## the layering: services apart, pure modules pure
-	@$(BIN)/lint-imports --no-timings | tail -n 8
+	@$(BIN)/lint-imports
 
 types: $(READY) ## mypy --strict
 	@$(BIN)/mypy

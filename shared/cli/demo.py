@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -78,7 +78,8 @@ def server(directory: Path, received: Mailbox, secret: str, given: Mapping[str, 
         process = subprocess.Popen(command, env=plain | told, stdout=subprocess.PIPE, stderr=log, text=True)
         with process:
             try:
-                yield _stage(process, directory, log_path)
+                with closing(_stage(process, directory, log_path)) as stage:
+                    yield stage
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
