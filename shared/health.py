@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -128,12 +129,11 @@ def routes(health: Health) -> APIRouter:
     return router
 
 
-async def watch_loop(health: Health, stop: asyncio.Event) -> None:
+async def watch_loop(health: Health, stop: asyncio.Event, *, blocked_seconds: float = BLOCKED_SECONDS) -> None:
     """Measure how late the event loop wakes a sleeper; a thread says where it hangs while it hangs."""
     finished = threading.Event()
-    thread = threading.Thread(
-        target=_report_blocking, args=(health, threading.get_ident(), finished), name="watchdog", daemon=True
-    )
+    watch = partial(_report_blocking, health, threading.get_ident(), finished, blocked_seconds)
+    thread = threading.Thread(target=watch, name="watchdog", daemon=True)
     thread.start()
     try:
         while not stop.is_set():
@@ -147,11 +147,11 @@ async def watch_loop(health: Health, stop: asyncio.Event) -> None:
         await asyncio.to_thread(thread.join)
 
 
-def _report_blocking(health: Health, loop_thread: int, finished: threading.Event) -> None:
-    while not finished.wait(1.0):
+def _report_blocking(health: Health, loop_thread: int, finished: threading.Event, blocked_seconds: float) -> None:
+    while not finished.wait(blocked_seconds / 10):
         silent_seconds = time.monotonic() - health.turned
-        if silent_seconds > BLOCKED_SECONDS:
+        if silent_seconds > blocked_seconds:
             frame = sys._current_frames().get(loop_thread)
             stack = "".join(traceback.format_stack(frame)) if frame else ""
             log.error("loop.blocked", seconds=round(silent_seconds, 1), stack=stack)
-            finished.wait(BLOCKED_SECONDS)
+            finished.wait(blocked_seconds)

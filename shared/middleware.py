@@ -30,8 +30,8 @@ class BodyTooLarge(Problem):
 
 
 class BodyTooSlow(Problem):
-    def __init__(self) -> None:
-        text = f"the body did not arrive within {BODY_SECONDS:.0f} s"
+    def __init__(self, seconds: float) -> None:
+        text = f"the body did not arrive within {seconds:g} s"
         super().__init__(408, "/problems/body-too-slow", "Body too slow", text, {"Connection": "close"})
 
 
@@ -64,19 +64,20 @@ class BoundedBody:
     Bytes are counted as they come: Content-Length may lie or be absent.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, seconds: float = BODY_SECONDS) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 body = await self._body(scope, receive)
         except TimeoutError:
-            await BodyTooSlow().response()(scope, receive, send)
+            await BodyTooSlow(self._seconds).response()(scope, receive, send)
         except BodyTooLarge as problem:
             await problem.response()(scope, receive, send)
         else:

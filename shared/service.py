@@ -97,7 +97,6 @@ def open_bus(settings: Settings, *, read_only: bool = False) -> Bus:
     if settings.profile == "embedded":
         from shared.embedded import EmbeddedBus
 
-        settings.data_directory.mkdir(parents=True, exist_ok=True)
         return EmbeddedBus(settings.event_log_path, read_only=read_only)
     from shared.kafka import KafkaBus
 

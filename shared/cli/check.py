@@ -11,9 +11,13 @@ from functools import partial
 
 from shared.checks import Finding, handoff_checks, outbox_checks
 from shared.cli.options import Output, show_json, show_table
-from shared.db import Database
+from shared.db import Database, DatabaseError
 from shared.service import checks_of, service_names
 from shared.settings import Settings
+
+
+class NothingStored(DatabaseError):
+    """There is nothing to check under these settings."""
 
 
 def run_check(settings: Settings, *, grace_seconds: float, output: Output) -> int:
@@ -40,7 +44,11 @@ async def _findings(settings: Settings, grace: timedelta) -> list[Finding]:
 
 @asynccontextmanager
 async def _databases(settings: Settings) -> AsyncIterator[dict[str, Database]]:
-    """Every service's database, to read: a server may be writing it."""
+    """Every service's database, to read: a server may be writing it. Raises `NothingStored`."""
+    if settings.profile == "embedded":
+        for name in service_names():
+            if not (settings.data_directory / f"{name}.sqlite").exists():
+                raise NothingStored(f"{settings.data_directory}: {name} has no database; start one: baton up")
     databases = {
         name: Database(settings.database_url_for(name), service=name, read_only=True) for name in service_names()
     }

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from shared.bus import Bus, Record, TopicPartition, TopicsReport
 from shared.cli.options import Output, show_json
-from shared.lock import running_server
+from shared.lock import running_server, sole_server
 from shared.nearest import did_you_mean
 from shared.service import UnknownName, open_bus
 from shared.settings import Settings
@@ -52,11 +52,11 @@ class Wanted:
         )
 
 
-def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
-    """Run `work(bus)`; read-only beside a running embedded server."""
+def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]], *, read_only: bool = True) -> T:
+    """Run `work(bus)`. Read-only, an embedded log is neither made nor taken from a running server."""
 
     async def opened() -> T:
-        bus = open_bus(settings, read_only=_is_held(settings))
+        bus = open_bus(settings, read_only=read_only)
         try:
             return await work(bus)
         finally:
@@ -67,8 +67,7 @@ def with_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
 
 def ensure_topics(settings: Settings, output: Output) -> int:
     """Print what was created, was there, or differs; 1 if something differs."""
-    is_held = _is_held(settings)
-    report = with_bus(settings, _compared if is_held else lambda bus: bus.ensure_topics(TOPICS))
+    report = _ensured(settings)
     if output is Output.JSON:
         show_json({"created": report.created, "present": report.present, "differences": report.differences})
     else:
@@ -145,13 +144,21 @@ def show_record(record: Record, output: Output) -> None:
     print(f"{plain['timestamp']}  {record.partition}/{record.offset}  {plain['key']}  {kind}  {value}", flush=True)
 
 
-def _is_held(settings: Settings) -> bool:
-    """Whether an embedded server has the files: then they are read only."""
-    return settings.profile == "embedded" and running_server(settings.data_directory) is not None
+def _ensured(settings: Settings) -> TopicsReport:
+    """Beside a running embedded server, which made its topics at its start, they are only compared."""
+    if settings.profile == "cluster":
+        return with_bus(settings, _make, read_only=False)
+    if running_server(settings.data_directory) is not None:
+        return with_bus(settings, _compared)
+    with sole_server(settings.data_directory, "baton topics ensure"):
+        return with_bus(settings, _make, read_only=False)
+
+
+async def _make(bus: Bus) -> TopicsReport:
+    return await bus.ensure_topics(TOPICS)
 
 
 async def _compared(bus: Bus) -> TopicsReport:
-    """What a running server, which made its topics at its start, has."""
     names = [place.topic for place in await bus.ranges([topic.name for topic in TOPICS])]
     wrong = [topic for topic in TOPICS if names.count(topic.name) != topic.partitions]
     return TopicsReport(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -36,9 +38,6 @@ KeyOption = Annotated[str | None, typer.Option("--key", help="The API key; witho
 
 def settings_of(profile: ProfileName | None, data: Path | None, **given: object) -> Settings:
     """The settings under these options; what is not given comes from the environment."""
-    import logging
-    import os
-
     from shared.service import settings_classes
     from shared.settings import Settings, load, refuse_unknown_variables
     from shared.telemetry import set_up_logging

@@ -47,6 +47,14 @@ def test_a_running_server_is_sound(server: Server) -> None:
     assert baton("check", "--data", server.data).out == "nothing found\n"
 
 
+def test_where_nothing_was_ever_started_there_is_nothing_to_read(tmp_path: Path) -> None:
+    for arguments in (["check"], ["tail", "baton.leads.v1"], ["dlq", "ls"]):
+        ran = baton(*arguments, "--data", tmp_path / "typo")
+        assert ran.code == 1
+        assert "typo" in ran.err
+    assert not (tmp_path / "typo").exists()
+
+
 def test_an_event_that_nobody_published_is_found(data: Path) -> None:
     with sqlite3.connect(data / "scoring.sqlite") as database:
         database.execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,12 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, Request
+from structlog.testing import capture_logs
 
 from shared.bus import BusUnavailable
 from shared.db import Database
 from shared.embedded import EmbeddedBus
-from shared.health import Health
+from shared.health import Health, watch_loop
 from shared.heartbeat import STUCK_SECONDS, Pulse, beat, beating
 from shared.lock import DataInUse, running_server, sole_server
 from shared.process import Process, RoleEnded, serve
@@ -208,6 +210,21 @@ async def test_a_stuck_role_makes_the_process_not_alive(tmp_path: Path) -> None:
         assert Health([], {}, bus, [pulse]).stuck() == ["walk"]
         await bus.close()
         assert (await process.client.get("/livez")).status_code == 200
+
+
+async def test_while_the_event_loop_hangs_it_is_said_where(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    bus = EmbeddedBus(tmp_path / "log.sqlite")
+    with capture_logs() as said:
+        watching = asyncio.create_task(watch_loop(Health([], {}, bus), stop, blocked_seconds=0.7))
+        await asyncio.sleep(0)
+        time.sleep(1.2)  # noqa: ASYNC251 - this is the fault
+        stop.set()
+        await watching
+    await bus.close()
+    (line,) = said
+    assert line["event"] == "loop.blocked"
+    assert "this is the fault" in line["stack"]
 
 
 def test_an_unknown_role_is_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -235,6 +235,23 @@ async def test_a_transition_needs_the_version_the_caller_has_seen(client: httpx.
     assert (await client.post("/accept", headers={"if-match": '"3"'})).json() == {"version": 3}
 
 
+async def test_a_sender_who_never_ends_his_body_is_answered_408() -> None:
+    sent: list[Message] = []
+
+    async def app(*_: object) -> None:
+        raise AssertionError("the body is not whole")
+
+    async def drip() -> Message:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await BoundedBody(app, limit=10**6, seconds=0.1)({"type": "http", "headers": []}, drip, send)
+    assert sent[0]["status"] == 408
+
+
 cursor_values = st.one_of(st.text(), st.integers(), st.booleans(), st.datetimes(timezones=st.just(UTC)))
 
 
