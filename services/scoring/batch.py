@@ -117,7 +117,4 @@ def _joins(batch: Batch, event: IdentityMerged) -> bool:
 
 
 def _switch(batch: Batch, lead: Lead, version: int) -> None:
-    """Fold anew; a lead that nothing was received of has nothing to fold."""
-    if lead.history is None and lead.last_received_at is None:
-        lead.history = []
     fold_anew(lead, batch.cards.get(version, ()), version)

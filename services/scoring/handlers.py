@@ -44,7 +44,10 @@ async def score_activities(records: Sequence[Received[Event]], *, session: Sessi
 
 async def end_cycles(records: Sequence[Received[Event]], *, session: Session, now: datetime) -> None:
     """Sales is done with an MQL: its lead's next cycle begins, and it is judged over what was received since."""
-    closing = {event.mql_id: received for received in records if (event := _closes(received)) is not None}
+    closing: dict[str, Received[Event]] = {}
+    for received in records:
+        if (event := _closes(received)) is not None:
+            closing.setdefault(event.mql_id, received)
     made_for = await store.leads_of_mqls(session, closing) if closing else {}
     if not made_for:
         return

@@ -181,7 +181,8 @@ async def load(
         rows = {score.scorecard: score for score in scores.get(lead_id, ())}
         lead.displayed = {card_id: _displayed(score) for card_id, score in rows.items()}
         lead.standings = [_standing(lead, card, rows.get(card.id)) for card in cards.get(lead.version, ())]
-        lead.history = known.get(lead_id, []) if lead_id in wanted else None
+        if lead_id in wanted or row.last_received_at is None:
+            lead.history = known.get(lead_id, [])
         leads[lead_id] = lead
     return leads
 
