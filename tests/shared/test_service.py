@@ -133,6 +133,23 @@ async def test_a_database_at_an_older_revision_is_not_ready_but_alive(tmp_path: 
     await health.bus.close()
 
 
+async def test_while_the_database_is_away_it_waits_alive_and_not_ready_and_can_be_stopped(tmp_path: Path) -> None:
+    away = {"profile": "cluster", "database_url": "postgresql://baton@127.0.0.1:1/baton", "kafka_bootstrap": "unused:1"}
+    listener = socket.create_server(("127.0.0.1", 0))
+    settings = load(Settings, {**away, "data_directory": tmp_path})
+    service = Robots().service(tmp_path)
+    process = Process([service], frozenset({"api"}), EmbeddedBus(tmp_path / "log.sqlite"), settings, listener)
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(process, stop=stop))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).json() == {"status": "not ready", "checks": {"process": "starting"}}
+        answer = await client.get("/robots")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    stop.set()
+    await asyncio.wait_for(task, 15)
+
+
 async def test_a_process_without_the_role_api_has_health_and_no_routes(tmp_path: Path) -> None:
     async with running(tmp_path, Robots().service(tmp_path), roles=frozenset({"walk"})) as process:
         assert (await process.client.get("/readyz")).status_code == 200
