@@ -305,12 +305,41 @@ from services.scoring.door import Door
 from shared.db import Database
 from tests.scoring.arriving import page, send
 
-async def main():
-    database = Database(sys.argv[1], service="scoring")
-    print((await send(Door(database), {"id": "1", **page(user_id="u1")}))[0].status)
+async def main(url, name, rounds):
+    door = Door(Database(url, service="scoring"))
+    sys.stdin.readline()
 
-asyncio.run(main())
+    async def one(number):
+        item = {"id": f"{name}{number}", **page(email=f"{name}{number}@acme.example", anonymous_id=f"browser{number}")}
+        (verdict,) = await send(door, item)
+        return f"{verdict.status} {verdict.lead_id}"
+
+    print(*await asyncio.gather(*map(one, range(rounds))), sep="\\n")
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
+
+
+def intake_process(url: str, name: str, rounds: int, **environment: str) -> subprocess.Popen[bytes]:
+    """A process of its own with one door; it begins when it is told to, and says what became of each round."""
+    return subprocess.Popen(
+        [sys.executable, "-c", INTAKE, url, name, str(rounds)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+async def test_a_shared_browser_fuses_nobody_between_two_real_processes(databases: Databases) -> None:
+    database = databases.open("scoring")
+    processes = [intake_process(databases.url("scoring"), name, 200) for name in ("ana", "bo")]
+    answers = [asyncio.to_thread(process.communicate, b"go\n", 60) for process in processes]
+    (ana, _), (bo, errors) = await asyncio.gather(*answers)
+    joined = await roots(database)
+    people = [[joined.get(line, line) for line in said.decode().split() if line != "accepted"] for said in (ana, bo)]
+    assert [len(found) for found in people] == [200, 200], errors.decode()
+    assert not set(people[0]) & set(people[1])
 
 
 @pytest.mark.parametrize(
@@ -321,13 +350,12 @@ async def test_killed_around_the_commit_a_repeated_request_counts_once(
 ) -> None:
     """K1 and K2: the sender saw a broken connection, and sends again."""
     database = databases.open("scoring")
-    environment = {**os.environ, "BATON_FAILPOINT": failpoint, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", INTAKE, databases.url("scoring")]
-    killed = await asyncio.to_thread(subprocess.run, command, env=environment, capture_output=True, timeout=60)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not killed.stdout
+    process = intake_process(databases.url("scoring"), "ana", 1, BATON_FAILPOINT=failpoint)
+    said, errors = await asyncio.to_thread(process.communicate, b"go\n", 60)
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert not said
     door = Door(database)
-    (verdict,) = await send(door, {"id": "1", **page(user_id="u1")})
+    (verdict,) = await send(door, {"id": "ana0", **page(email="ana0@acme.example", anonymous_id="browser0")})
     assert verdict.status == expected
     assert len(await told(database)) == 1
     await door.close()

@@ -172,11 +172,11 @@ async def test_what_could_not_be_used_is_listed_page_by_page(intake: Intake) -> 
     await intake.client.post("/v1/activities", json=items, headers=intake.bearer)
     await intake.client.post("/v1/activities", json=items, headers=intake.bearer)
     seen: list[str] = []
-    cursor = ""
-    while cursor is not None:
-        answer = await intake.client.get(f"/v1/quarantine?limit=2{cursor}", headers=intake.bearer)
-        seen += [item["source_id"] for item in answer.json()["items"]]
-        cursor = f"&cursor={answer.json()['next']}" if answer.json()["next"] else None
+    place: dict[str, str | int] | None = {"limit": 2}
+    while place is not None:
+        listed = (await intake.client.get("/v1/quarantine", params=place, headers=intake.bearer)).json()
+        seen += [item["source_id"] for item in listed["items"]]
+        place = {"limit": 2, "cursor": listed["next"]} if listed["next"] else None
     assert sorted(seen) == ["0", "1", "2", "3", "4"]
     assert (await intake.client.get("/v1/quarantine")).status_code == 401
 

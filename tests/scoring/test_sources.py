@@ -342,10 +342,6 @@ def test_whatever_is_told_only_finite_clean_scalars_travel(told: dict[str, Any])
 @given(json_values)
 def test_whatever_json_a_sender_sends_every_item_gets_a_verdict(value: Any) -> None:
     sent = parse(json.dumps(value).encode())
-    for arrivals in (lambda: rest.arrivals(sent), lambda: segment.arrivals("batch", {"batch": [sent, sent]})):
-        try:
-            found = arrivals()
-        except rest.NotAnItem:
-            continue
-        assert all(isinstance(item, Arrival | Unusable) for item in found)
+    assert len(rest.arrivals([sent])) == 1
+    assert len(segment.arrivals("batch", {"batch": [sent, sent]})) == 2
     assert all(isinstance(item, Unusable) for item in hubspot.arrivals("hubspot", json.dumps(value).encode()))
