@@ -19,6 +19,8 @@ from shared.kafka.client import KafkaLimits, Topics, end, within
 from shared.kafka.reading import Found, Reading, merged
 from shared.kafka.rebalances import Assigned, Rebalances, Revoked
 
+GRACE_SECONDS = 0.1  # for aiokafka to end its waiting itself: cut short, it keeps a waiter until something arrives
+
 
 class KafkaConsumer:
     """See `shared.bus.Consumer`. `existing` tells which topics there are: aiokafka would wait in vain for another."""
@@ -138,7 +140,8 @@ class KafkaConsumer:
         reading = asyncio.create_task(self._reading.awaited(places, seconds))
         rebalance = asyncio.create_task(self._rebalances.news.wait())
         try:
-            await asyncio.wait({reading, rebalance}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            until = seconds + GRACE_SECONDS
+            await asyncio.wait({reading, rebalance}, timeout=until, return_when=asyncio.FIRST_COMPLETED)
         finally:
             reading.cancel()
             rebalance.cancel()

@@ -22,6 +22,7 @@ from aiokafka.record.util import calc_crc32c
 
 from shared.bus import BusUnavailable, Message, MessageRefused
 from shared.kafka import KafkaBus
+from shared.kafka.consumer import KafkaConsumer
 from tests.conformance.things import (
     BOTH,
     FIRST,
@@ -111,6 +112,16 @@ async def test_a_waiting_consumer_survives_an_undecodable_record(log: KafkaBus, 
         records = await waiting
     assert [record.unreadable is None for record in records if record.place == FIRST] == [True, False]
     assert [record.offset for record in records if record.place == SECOND] == [0, 1, 2]
+
+
+async def test_polling_an_idle_topic_leaves_nothing_behind(log: KafkaBus) -> None:
+    async with member(log, Story()) as consumer:
+        await settled(consumer)
+        for _ in range(20):
+            assert await fetch(consumer, seconds=0.02) == []
+        assert isinstance(consumer, KafkaConsumer)
+        assert len(consumer._client._fetcher._fetch_waiters) <= 1
+        assert len(asyncio.all_tasks()) < 20
 
 
 async def test_a_topic_with_a_smaller_limit_refuses_the_large_message_alone(kafka_server: str) -> None:
