@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Row
 
-from services.scoring.arrivals import Delivery, Verdict
+from services.scoring.arrivals import Activity, Arrival, Delivery, Verdict
 from services.scoring.door import Door
 from services.scoring.sources import rest
 from shared.bus import Record
@@ -17,6 +19,7 @@ from shared.db import Database, Session
 from shared.events import Event, IdentityMerged, decode
 from shared.outbox import unpack_headers
 from shared.sql import sql
+from tests.support import ROOT, missing
 
 OUTBOX = sql("SELECT topic, key, value, headers FROM outbox ORDER BY id")
 
@@ -79,3 +82,23 @@ def _record(row: Row[Any]) -> Record:
         value=bytes(row.value),
         headers=unpack_headers(row.headers),
     )
+
+
+def outside_data(name: str) -> Any:
+    folder = Path(os.environ.get("BATON_OUTSIDE_DATA", ROOT.parent / "shared" / "data"))
+    path = folder / "webhooks" / name
+    if not path.exists():
+        missing(f"{path} is not there: real payloads of other projects, named by BATON_OUTSIDE_DATA")
+    return json.loads(path.read_text())
+
+
+def call_of(payload: dict[str, Any]) -> str:
+    """Where the payload would be posted to: not all of them say it."""
+    said = "batch" if "batch" in payload else payload.get("type", payload.get("action"))
+    signs = {"event": "track", "previousId": "alias", "groupId": "group", "traits": "identify"}
+    return said or next((call for sign, call in signs.items() if sign in payload), "page")
+
+
+def activity(arrival: Arrival) -> Activity:
+    assert isinstance(arrival.what, Activity)
+    return arrival.what

@@ -16,9 +16,8 @@ import pytest
 from services.scoring.sources.hubspot import is_signed
 from shared.db import Database
 from shared.events import ActivityRecorded, IdentityMerged
-from tests.scoring.arriving import rows, told
+from tests.scoring.arriving import outside_data, rows, told
 from tests.scoring.serving import HUBSPOT_SECRET, NOW, PUBLIC_URL, Intake, serving
-from tests.scoring.test_sources import outside_data
 from tests.support import Databases
 
 PATH = "/webhooks/hubspot"

@@ -17,9 +17,8 @@ from services.scoring.sources.rest import MAX_BODY_BYTES
 from services.scoring.sources.segment import MAX_BATCH_BYTES
 from shared.db import Database, Limits
 from shared.web import Problem
-from tests.scoring.arriving import page, rows
+from tests.scoring.arriving import call_of, outside_data, page, rows
 from tests.scoring.serving import WRITE_KEY, Intake, serving
-from tests.scoring.test_sources import call_of, outside_data
 from tests.support import Databases
 
 BASIC = httpx.BasicAuth(WRITE_KEY, "")
