@@ -39,6 +39,7 @@ class Handoff:
     clause: str
     facts: Mapping[str, Scalar]
     agreement_version: int
+    traceparent: str
     qualified_at: datetime
     opened_at: datetime
     state: State | None = None  # None: not open yet

@@ -82,7 +82,7 @@ def handoff_id_of(mql_id: str) -> str:
     return f"handoff_{mql_id.removeprefix('mql_')}"
 
 
-def open_handoff(desk: Desk, mql: MqlQualified) -> None:
+def open_handoff(desk: Desk, mql: MqlQualified, traceparent: str) -> None:
     """A new MQL: routed, its clocks running, what sales did since it qualified applied. A known one changes nothing."""
     handoff_id, root = handoff_id_of(mql.mql_id), desk.roots[mql.lead_id]
     if handoff_id in desk.cases:
@@ -98,6 +98,7 @@ def open_handoff(desk: Desk, mql: MqlQualified) -> None:
         clause=mql.clause,
         facts=facts_of(mql),
         agreement_version=mql.agreement_version,
+        traceparent=traceparent,
         qualified_at=mql.qualified_at,
         opened_at=desk.now,
     )

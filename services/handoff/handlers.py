@@ -5,6 +5,7 @@ Each handler locks in the order of law 11, loads once, folds record by record (`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -14,7 +15,7 @@ from services.handoff.case import Case, Touch
 from services.handoff.desk import Desk
 from services.handoff.route import members_of
 from services.handoff.store import handoffs, leads, shares, touches
-from services.handoff.store.leads import Lead
+from services.handoff.store.leads import Lead, Mention
 from services.handoff.terms import facts_of, terms_of
 from services.handoff.transitions import wake
 from shared.agreement import Agreement
@@ -44,8 +45,9 @@ async def route_leads(records: Records, *, session: Session, now: datetime) -> N
     agreements = await _agreements_of_mqls(session, records)
     members = {member for event in _of(records, MqlQualified) for member in _members(agreements, event)}
     held = await shares.lock(session, members)
-    locked = await leads.lock(session, {lead_id: None for received in records for lead_id in _mentioned(received)})
-    desk = await _desk(session, locked, agreements, now)
+    mentioned = _mentions(records)
+    locked = await leads.lock(session, mentioned)
+    desk = await _desk(session, locked, mentioned, agreements, now)
     desk.shares = held
     told = leads.told(locked)
     desk.touches = await touches.of_leads(session, told)
@@ -65,12 +67,13 @@ async def route_leads(records: Records, *, session: Session, now: datetime) -> N
 
 async def record_sales(records: Records, *, session: Session, now: datetime) -> None:
     """Store what sales did, for leads known or not yet, and move the handoffs it concerns."""
-    mentioned: dict[str, datetime | None] = {}
+    mentioned: dict[str, Mention] = {}
     for received in records:
         said = _sales(received)
-        mentioned[said.lead_id] = max(said.occurred_at, mentioned.get(said.lead_id) or said.occurred_at)
+        before = mentioned.get(said.lead_id, Mention()).told_at
+        mentioned[said.lead_id] = Mention(max(said.occurred_at, before or said.occurred_at))
     locked = await leads.lock(session, mentioned)
-    desk = await _desk(session, locked, {}, now)
+    desk = await _desk(session, locked, mentioned, {}, now)
     known_deals = {(event.source, event.opportunity_id) for event in _of(records, OpportunityChanged)}
     desk.deals = await touches.deals(session, known_deals)
     told = {event.touch_id: _touch(event, desk.roots) for event in _of(records, TouchRecorded)}
@@ -89,7 +92,7 @@ async def record_sales(records: Records, *, session: Session, now: datetime) -> 
 def _follow(desk: Desk, received: Received[Event], answered: Collection[str]) -> None:
     match received.event:
         case MqlQualified() as mql:
-            desks.open_handoff(desk, mql)
+            desks.open_handoff(desk, mql, received.traceparent)
         case LeadMerged() as merged:
             desks.merge(desk, merged, received.id)
         case MqlRetractionRequested() as asked if received.id not in answered:
@@ -114,10 +117,15 @@ async def _write(session: Session, desk: Desk) -> None:
 
 
 async def _desk(
-    session: Session, locked: Mapping[str, Lead], agreements: Mapping[int, Agreement], now: datetime
+    session: Session,
+    locked: Mapping[str, Lead],
+    mentioned: Mapping[str, Mention],
+    agreements: Mapping[int, Agreement],
+    now: datetime,
 ) -> Desk:
-    """The desk with every handoff of the locked leads, and the versions that the open ones live under."""
-    found = await handoffs.lock_of_leads(session, locked)
+    """The desk with every handoff of the locked leads, and the versions that these live under."""
+    wanted = locked.keys() - leads.without_handoffs(locked, mentioned)
+    found = await handoffs.lock_of_leads(session, wanted)
     missing = {handoff.agreement_version for handoff in found} - agreements.keys()
     all_agreements = {**agreements, **(await versions(session, missing) if missing else {})}
     return Desk(
@@ -153,7 +161,14 @@ def _members(agreements: Mapping[int, Agreement], mql: MqlQualified) -> list[tup
     return members_of(terms_of(agreements[mql.agreement_version], facts_of(mql)))
 
 
-def _mentioned(received: Received[Event]) -> tuple[str, ...]:
+def _mentions(records: Records) -> dict[str, Mention]:
+    mqls = Counter(event.lead_id for event in _of(records, MqlQualified))
+    absorbed = {event.absorbed_id for event in _of(records, LeadMerged)}
+    named = {lead_id for received in records for lead_id in _named(received)}
+    return {lead_id: Mention(mqls=mqls[lead_id], is_absorbed=lead_id in absorbed) for lead_id in named}
+
+
+def _named(received: Received[Event]) -> tuple[str, ...]:
     event = received.event
     if isinstance(event, LeadMerged):
         return event.absorbed_id, event.survivor_id

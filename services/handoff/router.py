@@ -14,7 +14,7 @@ from services.handoff.change import all_touched
 from services.handoff.lifecycle import Action
 from services.handoff.route import Member, Share, members_of, routed
 from services.handoff.store import handoffs, leads, shares, touches
-from services.handoff.store.leads import told
+from services.handoff.store.leads import Mention, told
 from services.handoff.terms import Terms
 from services.handoff.transitions import load_agreements, save, terms_in
 from shared.db import Session
@@ -28,7 +28,7 @@ async def route_waiting(session: Session, limit: int) -> int:
     agreements = await load_agreements(session, seen)
     terms = {handoff.handoff_id: terms_in(agreements, handoff) for handoff in seen}
     held = await shares.lock(session, {member for each in terms.values() for member in members_of(each)})
-    locked = await leads.lock(session, {handoff.lead_id: None for handoff in seen})
+    locked = await leads.lock(session, {handoff.lead_id: Mention() for handoff in seen})
     now = await session.now()
     waiting = [
         handoff

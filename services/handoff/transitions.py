@@ -12,11 +12,13 @@ from datetime import datetime
 from services.handoff.case import Case, Change, Handoff, Touch
 from services.handoff.change import changed, touched
 from services.handoff.store import handoffs, leads, touches
+from services.handoff.store.leads import Mention, RootChanged
 from services.handoff.terms import Terms, terms_of
 from shared.agreement import Agreement
 from shared.agreement_copies import versions
 from shared.db import Session
 from shared.outbox import emit
+from shared.telemetry import tracing
 
 WAKE = "clock"  # the watch has something to do
 
@@ -26,15 +28,18 @@ class AgreementMissing(LookupError):
 
 
 async def lock_handoff(session: Session, handoff_id: str) -> Handoff | None:
-    """The handoff with its clocks, its lead and itself under lock; None: there is none of that id."""
-    while True:
-        lead_id = (await handoffs.leads_of(session, [handoff_id])).get(handoff_id)
-        if lead_id is None:
-            return None
-        await leads.lock(session, {lead_id: None})
-        (handoff,) = await handoffs.lock(session, [handoff_id])
-        if handoff.lead_id == lead_id:  # else its lead was absorbed meanwhile
-            return handoff
+    """The handoff with its clocks, its lead and itself under lock; None: there is none of that id.
+
+    Raises `RootChanged`, upon which `Database.run` runs the transaction again.
+    """
+    lead_id = await handoffs.lead_of(session, handoff_id)
+    if lead_id is None:
+        return None
+    await leads.lock(session, {lead_id: Mention()})
+    (handoff,) = await handoffs.lock(session, [handoff_id])
+    if handoff.lead_id != lead_id:
+        raise RootChanged(f"{lead_id} was absorbed meanwhile")
+    return handoff
 
 
 async def transition(session: Session, handoff: Handoff, change: Change, *, now: datetime) -> Handoff:
@@ -54,7 +59,7 @@ async def record_touch(session: Session, handoff: Handoff, touch: Touch, *, now:
     `handoff` is locked. One that is known (by `touch_id`) changes nothing.
     """
     at = min(touch.occurred_at, touch.received_at)
-    await leads.lock(session, {handoff.lead_id: at})
+    await leads.lock(session, {handoff.lead_id: Mention(at)})
     if not await touches.keep(session, [touch]):
         return handoff
     found = await handoffs.lock_of_leads(session, [handoff.lead_id])
@@ -83,11 +88,12 @@ async def terms_for(session: Session, handoff: Handoff) -> Terms:
 
 
 async def save(session: Session, cases: Collection[Case]) -> None:
-    """Write changed handoffs, their clocks and histories, and tell the others."""
+    """Write changed handoffs, their clocks and histories, and tell the others, each in its lead's trace."""
     await handoffs.save(session, [case.handoff for case in cases], [line for case in cases for line in case.lines])
     for case in cases:
-        for event in case.events:
-            emit(session, event)
+        with tracing(case.handoff.traceparent):
+            for event in case.events:
+                emit(session, event)
     wake(session, cases)
 
 

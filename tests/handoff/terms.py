@@ -19,6 +19,7 @@ from shared.settle import Handler
 from tests.handoff.support import ACME
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+TRACEPARENT = "00-11111111111111111111111111111111-2222222222222222-01"
 
 _ROUTING = """
 routing:
@@ -117,6 +118,7 @@ def opened(*, at: datetime = NOON, **other: Any) -> Case:
             clause=event.clause,
             facts=facts_of(event),
             agreement_version=event.agreement_version,
+            traceparent=TRACEPARENT,
             qualified_at=event.qualified_at,
             opened_at=at,
         )
@@ -135,7 +137,7 @@ def minutes(count: float) -> timedelta:
 def received(event: Event, event_id: str | None = None) -> Received[Any]:
     """An event as a handler gets it."""
     record = Record(event.topic, 0, 0, NOON, event.key.encode(), b"", ())
-    return Received(event, event_id or uuid7(), "/baton/test", NOON, f"00-{'1' * 32}-{'2' * 16}-01", record)
+    return Received(event, event_id or uuid7(), "/baton/test", NOON, TRACEPARENT, record)
 
 
 async def handle(database: Database, handler: Handler, events: Sequence[Event | Received[Any]]) -> None:

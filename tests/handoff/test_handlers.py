@@ -104,7 +104,7 @@ async def test_a_batch_is_shared_fairly_in_a_constant_number_of_statements(datab
     for size in (10, 100):
         events = [received(mql(f"lead_{size}_{number}", at=recently())) for number in range(size)]
         counts.append(await statements(database, events))
-    assert counts[0] == counts[1] <= 10
+    assert counts[0] == counts[1] <= 9
     assert [(row.rep, row.assigned) for row in await rows(database, SHARES)] == [("ana", 55), ("bo", 28), ("chi", 27)]
 
 

@@ -19,13 +19,15 @@ from services.handoff.transitions import lock_handoff, transition
 from services.handoff.watch import one_round, ring_due, watch
 from shared.db import Database, Session
 from shared.events import HandoffEvent, SlaBreached, TouchRecorded
+from shared.outbox import unpack_headers
 from shared.sql import sql
 from tests.handoff.support import emitted
-from tests.handoff.terms import handle, handoff_id, minutes, mql, publish
+from tests.handoff.terms import TRACEPARENT, handle, handoff_id, minutes, mql, publish
 from tests.support import Databases
 
 WAIT_NO_LONGER = sql("UPDATE handoffs SET route_at = :long_ago_at WHERE state = 'unrouted' AND route_cause = 'unroute'")
 
+HEADERS = sql("SELECT headers FROM outbox")
 SHARES = sql("SELECT rep, debt, assigned FROM shares ORDER BY rep")
 
 
@@ -68,6 +70,14 @@ async def test_a_breach_tells_the_manager_and_the_router_gives_the_lead_to_anoth
     assert lead_clock.is_awaited  # the lead's own clock goes on
     await rounds(database)
     assert len(await types(database)) == 5
+
+
+async def test_what_a_clock_causes_belongs_to_the_trace_of_its_lead(database: Database) -> None:
+    await handle(database, route_leads, [mql(at=overdue())])
+    await rounds(database)
+    rows = await database.read(lambda session: session.execute(HEADERS))
+    traces = {dict(unpack_headers(row.headers))["traceparent"].decode() for row in rows}
+    assert (len(rows), traces) == (5, {TRACEPARENT})
 
 
 async def test_a_touch_after_the_deadline_and_before_the_worker_records_the_breach_itself(database: Database) -> None:

@@ -27,6 +27,7 @@ COLUMNS: dict[str, ColumnType] = {
     "clause": "text",
     "facts": "text",
     "agreement_version": "bigint",
+    "traceparent": "text",
     "qualified_at": "timestamptz",
     "state": "text",
     "version": "bigint",
@@ -43,7 +44,7 @@ COLUMNS: dict[str, ColumnType] = {
     "route_cause": "text",
     "wake_at": "timestamptz",
 }
-FIXED = frozenset({"handoff_id", "mql_id", "opened_for", "product", "motion", "cycle", "clause", "qualified_at"})
+FIXED = frozenset({"handoff_id", "mql_id", "opened_for", "product", "motion", "cycle", "clause", "traceparent"})
 NAMES = ", ".join(COLUMNS)
 CHANGES = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in FIXED)
 
@@ -87,18 +88,16 @@ LOCK_OF_LEADS = sql(
     """,
     wanted="text",
 )
-LEADS_OF = sql(
-    "SELECT handoff_id, lead_id FROM handoffs WHERE handoff_id IN (SELECT wanted FROM {rows})", wanted="text"
-)
+LEAD_OF = sql("SELECT lead_id FROM handoffs WHERE handoff_id = :handoff_id")
 CLAIM_DUE = sql(
     f"""
-    SELECT {NAMES} FROM handoffs WHERE wake_at <= clock_timestamp()
+    SELECT {NAMES} FROM handoffs WHERE wake_at <= (SELECT clock_timestamp())
     ORDER BY wake_at LIMIT :limit {{skip_locked}}
     """
 )
 WAITING = sql(
     f"""
-    SELECT {NAMES} FROM handoffs WHERE route_at <= clock_timestamp() ORDER BY route_at, handoff_id LIMIT :limit
+    SELECT {NAMES} FROM handoffs WHERE route_at <= (SELECT clock_timestamp()) ORDER BY route_at, handoff_id LIMIT :limit
     """
 )
 DECISIONS = sql(
@@ -145,14 +144,16 @@ async def lock(session: Session, handoff_ids: Collection[str]) -> list[Handoff]:
 
 async def lock_of_leads(session: Session, lead_ids: Collection[str]) -> list[Handoff]:
     """Every handoff of these leads with its clocks, under lock, by id. The leads are locked already."""
+    if not lead_ids:
+        return []
     rows = await session.execute(LOCK_OF_LEADS, rows=[(wanted,) for wanted in sorted(lead_ids)])
     return await _with_clocks(session, rows)
 
 
-async def leads_of(session: Session, handoff_ids: Collection[str]) -> dict[str, str]:
-    """The lead of each handoff as just read; it may change until the lead is locked."""
-    rows = await session.execute(LEADS_OF, rows=[(wanted,) for wanted in handoff_ids])
-    return {row.handoff_id: row.lead_id for row in rows}
+async def lead_of(session: Session, handoff_id: str) -> str | None:
+    """The lead of a handoff as just read; it may change until the lead is locked."""
+    row = await session.first(LEAD_OF, handoff_id=handoff_id)
+    return str(row.lead_id) if row else None
 
 
 async def claim_due(session: Session, limit: int) -> list[Handoff]:

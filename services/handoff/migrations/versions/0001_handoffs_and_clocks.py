@@ -60,14 +60,15 @@ def _create_drafts() -> None:
 def _create_leads() -> None:
     """Handoff's own row of a lead, made by whoever mentions it first. `merged_into` always names the root.
 
-    `told_at`: when sales last did something for it (the greatest `occurred_at` of its touches and deals), so that
-    opening a handoff reads those of the few leads that have any.
+    So that opening a handoff reads only what there may be: `told_at`, when sales last did something for it (the
+    greatest `occurred_at` of its touches and deals); `mqls`, how many came for it, repeated ones counted again.
     """
     op.create_table(
         "leads",
         sa.Column("lead_id", sa.Text, primary_key=True),
         sa.Column("merged_into", sa.Text),
         sa.Column("told_at", Instant),
+        sa.Column("mqls", sa.BigInteger, nullable=False),
         sa.Column("erased_at", Instant),
     )
     absorbed = sa.text("merged_into IS NOT NULL")
@@ -76,7 +77,8 @@ def _create_leads() -> None:
 
 def _create_handoffs() -> None:
     """`facts`: JSON, what the MQL said for routing and policies. `past_owners`: JSON, see `change.PastOwner`.
-    `attempts`: touches of its owners. `wake_at`: the earliest of its open clocks.
+    `attempts`: touches of its owners. `wake_at`: the earliest of its open clocks. `traceparent`: the MQL's, so that
+    what a clock causes days later belongs to the lead's trace.
 
     `route_at`: when the router looks at it next, `route_cause`: why; both are empty when nobody waits for it.
     """
@@ -92,6 +94,7 @@ def _create_handoffs() -> None:
         sa.Column("clause", sa.Text, nullable=False),
         sa.Column("facts", sa.Text, nullable=False),
         sa.Column("agreement_version", sa.BigInteger, nullable=False),
+        sa.Column("traceparent", sa.Text, nullable=False),
         sa.Column("qualified_at", Instant, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("version", sa.BigInteger, nullable=False),
