@@ -57,16 +57,18 @@ def changed(case: Case, change: Change, terms: Terms, now: datetime) -> Case:
 def touched(case: Case, touch: Touch, terms: Terms, now: datetime) -> Case:
     """The case after a new touch; unchanged unless an owner did it, and as the agreement defines a touch.
 
-    The owner's touch implies acceptance. One of a former owner, reported late, meets the lead's clock and no more.
+    The owner's touch implies acceptance. One of a former owner, or after the end, corrects the books and no more.
     """
     handoff = case.handoff
     at = min(touch.occurred_at, touch.received_at)
     performer = terms.performer(touch.performer)
-    if not handoff.is_open or at < handoff.qualified_at or touch.kind not in terms.touch_kinds:
-        return case
-    if not handoff.was_owned_by(performer, at):
+    if at < handoff.qualified_at or touch.kind not in terms.touch_kinds or not handoff.was_owned_by(performer, at):
         return case
     change = Change(Action.TOUCH, performer, touch.touch_id, at=at, touch_id=touch.touch_id)
+    if not handoff.is_open:
+        clocks, told = _met(handoff, change, at, now)
+        handoff = replace(handoff, clocks=clocks)
+        return replace(case, handoff=handoff, events=(*case.events, *notices.of_clocks(handoff, told, terms)))
     if handoff.state is State.ASSIGNED and performer == handoff.owner:
         case = changed(case, replace(change, action=Action.ACCEPT), terms, now)
     return changed(case, change, terms, now)

@@ -229,11 +229,14 @@ def _implied(policy: Policy, position: Position, clocks: tuple[Clock, ...]) -> l
 
 
 def _clock_of(implied: Implied, clocks: tuple[Clock, ...]) -> Clock | None:
-    """The clock that answers to it: a rep who gets the handoff again gets a new one, a corrected touch does not."""
+    """The clock that answers to it. One that was closed does not: what it waited for is awaited again.
+
+    A start that a late report corrects moves no clock that has begun.
+    """
     for clock in reversed(clocks):
-        if (clock.milestone, clock.subject) == (implied.limit.milestone, implied.subject) and (
-            implied.limit.start == "previous" or clock.started_at == implied.started_at
-        ):
+        is_its = (clock.milestone, clock.subject) == (implied.limit.milestone, implied.subject)
+        has_its_start = implied.limit.start == "previous" or clock.started_at == implied.started_at
+        if is_its and has_its_start and clock.state is not ClockState.CLOSED:
             return clock
     return None
 

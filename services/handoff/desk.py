@@ -72,10 +72,11 @@ class Desk:
         return terms_of(self.agreements[handoff.agreement_version], handoff.facts)
 
     def of_lead(self, lead_id: str, *, is_open: bool = True) -> Iterator[Case]:
-        """Its handoffs, by id."""
-        for case in sorted(self.cases.values(), key=lambda case: case.handoff.handoff_id):
-            if case.handoff.lead_id == lead_id and (case.handoff.is_open or not is_open):
-                yield case
+        """Its open handoffs, or all of them, by id."""
+        its = [case for case in self.cases.values() if case.handoff.lead_id == lead_id]
+        yield from sorted(
+            (case for case in its if case.handoff.is_open or not is_open), key=lambda case: case.handoff.handoff_id
+        )
 
 
 def handoff_id_of(mql_id: str) -> str:
@@ -157,8 +158,8 @@ def decide_retraction(desk: Desk, asked: MqlRetractionRequested, cause: str) -> 
 
 
 def apply_touch(desk: Desk, touch: Touch) -> None:
-    """A new touch, to each open handoff of its lead."""
-    for case in list(desk.of_lead(touch.lead_id)):
+    """A new touch, to each handoff of its lead; to an ended one it may still be a late report."""
+    for case in list(desk.of_lead(touch.lead_id, is_open=False)):
         desk.put(all_touched(case, [touch], desk.terms(case.handoff), desk.now))
 
 

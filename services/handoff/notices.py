@@ -58,7 +58,7 @@ def of_transition(
 
 
 def of_clocks(handoff: Handoff, told: Iterable[Told], terms: Terms) -> tuple[SlaEvent, ...]:
-    """Reminders, breaches and met milestones, addressed to the owner as he is, and his manager."""
+    """Reminders, breaches and met milestones, with the owner as he is, and his manager where the policy tells him."""
     return tuple(
         SLA_EVENTS[each.what](
             clock_id=each.clock.clock_id,
@@ -77,7 +77,7 @@ def of_clocks(handoff: Handoff, told: Iterable[Told], terms: Terms) -> tuple[Sla
             elapsed_seconds=elapsed_seconds(terms.policy, each.clock, each.at),
             wall_seconds=(each.at - each.clock.started_at).total_seconds(),
             owner=handoff.owner,
-            manager=terms.manager_of(handoff.owner),
+            manager=terms.manager_of(handoff.owner) if terms.policy.notifies_manager else None,
             warn_at_percent=each.clock.warned if each.what == "warned" else None,
             late_report=each.clock.late_report,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from services.handoff.case import Case, Change, Handoff
@@ -70,7 +70,7 @@ def decided(terms: Terms, handoff: Handoff, shares: Mapping[Member, Share]) -> D
     share_of = _share_of(eligible)
     chosen = _next(eligible, share_of)
     after = tuple(
-        Candidate(**{**asdict(each), "debt_after": each.debt_before - share_of.get(each.rep, 0) + (each.rep == chosen)})
+        replace(each, debt_after=each.debt_before - share_of.get(each.rep, 0) + (each.rep == chosen))
         for each in candidates
     )
     return _decision(terms, after, chosen, f"next in line for a fair share among {len(eligible)} eligible")

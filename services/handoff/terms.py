@@ -65,6 +65,7 @@ def _policy(agreement: Agreement, facts: Facts) -> Policy:
             for milestone in policy.milestones
         ),
         warn_at=policy.warn_at,
+        notifies_manager="notify_manager" in policy.on_breach,
         reassigns="reassign" in policy.on_breach,
         max_reassigns=policy.max_reassigns,
     )

@@ -54,7 +54,7 @@ async def transition(session: Session, handoff: Handoff, change: Change, *, now:
 
 
 async def record_touch(session: Session, handoff: Handoff, touch: Touch, *, now: datetime) -> Handoff:
-    """Store a touch and apply it to every open handoff of the lead; the given one as it is afterwards.
+    """Store a touch and apply it to every handoff of the lead; the given one as it is afterwards.
 
     `handoff` is locked. One that is known (by `touch_id`) changes nothing.
     """
@@ -65,7 +65,7 @@ async def record_touch(session: Session, handoff: Handoff, touch: Touch, *, now:
     found = await handoffs.lock_of_leads(session, [handoff.lead_id])
     agreements = await load_agreements(session, found)
     cases = [touched(Case(each), touch, terms_in(agreements, each), now) for each in found]
-    await save(session, [case for case in cases if case.lines])
+    await save(session, [case for case in cases if case.lines or case.events])
     return next(case.handoff for case in cases if case.handoff.handoff_id == handoff.handoff_id)
 
 
@@ -98,6 +98,6 @@ async def save(session: Session, cases: Collection[Case]) -> None:
 
 
 def wake(session: Session, cases: Iterable[Case]) -> None:
-    """Let the watch look: a handoff waits for the router, or a clock may be due earlier than it knew."""
-    if any(case.handoff.route_at or case.handoff.wake_at for case in cases):
+    """Let the watch look at once where a handoff waits for the router; due clocks it finds by itself."""
+    if any(case.handoff.route_at for case in cases):
         session.wake(WAKE)

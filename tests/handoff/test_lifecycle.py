@@ -95,6 +95,16 @@ def test_a_touch_in_time_that_is_reported_after_the_breach_corrects_the_books_an
     assert (told.handoff.owner, told.handoff.state) == ("bo", State.ASSIGNED)
 
 
+def test_a_late_report_corrects_the_books_even_after_the_end() -> None:
+    case, _ = routed(rung(assigned(), terms(), NOON + minutes(11)), terms(), {}, NOON + minutes(12))
+    case = changed(case, Change(Action.REJECT, "bo", "api", reason="not_a_fit"), terms(), NOON + minutes(13))
+    late = touched(case, touch("ana", NOON + minutes(15)), terms(), NOON + minutes(20))
+    assert late == case
+    told = touched(case, touch("ana", NOON + minutes(9)), terms(), NOON + minutes(20))
+    assert [event.type for event in told.events[len(case.events) :]] == ["sla.met"]
+    assert (told.handoff.state, told.handoff.version) == (State.REJECTED, case.handoff.version)
+
+
 def test_a_breach_tells_the_manager_and_asks_for_another_owner() -> None:
     case = rung(assigned(), terms(), NOON + minutes(5))
     breached, warned, expired = case.events[2:]
