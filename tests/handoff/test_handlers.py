@@ -101,11 +101,11 @@ async def test_an_mql_becomes_one_handoff_however_often_it_comes(database: Datab
 
 async def test_a_batch_is_shared_fairly_in_a_constant_number_of_statements(database: Database) -> None:
     counts = []
-    for size in (10, 100):
+    for size in (2, 10, 100):  # the first one also reads the agreement, which this process may not have met
         events = [received(mql(f"lead_{size}_{number}", at=recently())) for number in range(size)]
         counts.append(await statements(database, events))
-    assert counts[0] == counts[1] <= 9
-    assert [(row.rep, row.assigned) for row in await rows(database, SHARES)] == [("ana", 55), ("bo", 28), ("chi", 27)]
+    assert counts[1] == counts[2] <= 9
+    assert [(row.rep, row.assigned) for row in await rows(database, SHARES)] == [("ana", 56), ("bo", 28), ("chi", 28)]
 
 
 async def statements(database: Database, events: list[Any]) -> int:
