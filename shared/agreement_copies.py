@@ -14,7 +14,8 @@ from alembic import op
 
 from shared.agreement import Agreement, AgreementInvalid, parse, sha256
 from shared.db import Session
-from shared.events import AgreementPublished, Event, Received
+from shared.envelope import Received
+from shared.events import AgreementPublished, Event
 from shared.migrations import Instant
 from shared.outcomes import Reject
 from shared.sql import sql

@@ -19,7 +19,8 @@ from typing import Any
 from shared.bus import Headers, Message, Record
 from shared.clock import uuid7
 from shared.db import Session
-from shared.events import Event, Received, encode
+from shared.envelope import Received, encode
+from shared.events import Event
 from shared.sql import sql
 from shared.telemetry import traceparent
 from shared.topics import MAX_EVENT_BYTES, MAX_RECORD_BYTES, dead_letter_topic

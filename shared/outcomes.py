@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from shared.events import Received
+from shared.envelope import Received
 
 
 class Outcome(Exception):

@@ -27,7 +27,8 @@ import structlog
 
 from shared.bus import Record, TopicPartition
 from shared.db import Database, DatabaseError, Session, StatementTimeout
-from shared.events import Event, EventUnreadable, Received, decode
+from shared.envelope import EventUnreadable, Received, decode
+from shared.events import Event
 from shared.failpoints import failpoint
 from shared.lanes import Bundle, Lane, Slice
 from shared.outbox import Death, emit_dead_letter

@@ -21,6 +21,7 @@ from services.handoff.transitions import wake
 from shared.agreement import Agreement
 from shared.agreement_copies import versions
 from shared.db import Session
+from shared.envelope import Received
 from shared.events import (
     Event,
     LeadErased,
@@ -29,7 +30,6 @@ from shared.events import (
     MqlQualified,
     MqlRetractionRequested,
     OpportunityChanged,
-    Received,
     TouchRecorded,
 )
 from shared.outbox import emit

@@ -19,15 +19,8 @@ from services.notifier.store import deliveries, leads
 from services.notifier.store.deliveries import Added, Cause
 from shared.agreement_copies import keep_agreements, versions
 from shared.db import Session
-from shared.events import (
-    HandoffEvent,
-    LeadErased,
-    LeadMerged,
-    MqlQualified,
-    NurtureEvent,
-    Received,
-    SlaEvent,
-)
+from shared.envelope import Received
+from shared.events import HandoffEvent, LeadErased, LeadMerged, MqlQualified, NurtureEvent, SlaEvent
 from shared.outcomes import RetryLater
 from shared.settle import Handler
 from shared.telemetry import metrics

@@ -10,7 +10,8 @@ from typing import Any
 from services.scoring.identity import is_provisional, survivor_first
 from services.scoring.lead import Crossing, Lead, absorb, apply, fold_anew, judge_once
 from services.scoring.scorecard import Card
-from shared.events import ActivityRecorded, IdentityMerged, Received
+from shared.envelope import Received
+from shared.events import ActivityRecorded, IdentityMerged
 
 Cards = Mapping[int, Sequence[Card]]  # by version of the agreement
 

@@ -16,7 +16,8 @@ from services.scoring.scorecard import cards_of
 from services.scoring.store import Locked
 from shared.agreement_copies import keep_agreements, versions
 from shared.db import Session
-from shared.events import ActivityRecorded, Event, HandoffEvent, HandoffMerged, IdentityMerged, Received
+from shared.envelope import Received
+from shared.events import ActivityRecorded, Event, HandoffEvent, HandoffMerged, IdentityMerged
 from shared.outcomes import RetryLater
 
 REFOLD = "refold"  # the signal that a version of the agreement may have come into force

@@ -20,7 +20,7 @@ import pytest
 from shared.bus import Bus
 from shared.cli.demo import AGREEMENTS
 from shared.db import Database, Session
-from shared.events import decode
+from shared.envelope import decode
 from shared.sql import sql
 from tests.system import PROFILES, Profile, System, system_of, until
 

@@ -14,7 +14,8 @@ import pytest
 from shared.bus import Message, Record, TopicPartition
 from shared.consume import Consumer
 from shared.db import Database, DatabaseUnavailable, Session, StatementTimeout
-from shared.events import ActivityRecorded, Received, encode
+from shared.envelope import Received, encode
+from shared.events import ActivityRecorded
 from shared.outbox import unpack_headers
 from shared.outcomes import Reject, RetryLater
 from shared.settle import ConsumerHalted, ConsumeSettings, Handler

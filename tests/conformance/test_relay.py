@@ -12,7 +12,8 @@ import pytest
 
 from shared.bus import Record
 from shared.db import Database, Session
-from shared.events import ActivityRecorded, decode
+from shared.envelope import decode
+from shared.events import ActivityRecorded
 from shared.kafka import KafkaBus
 from shared.outbox import INSERT, EventTooLarge, emit
 from shared.relay import Relay, RelaySettings

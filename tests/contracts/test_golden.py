@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from shared.events import EVENTS, decode, encode
+from shared.envelope import decode, encode
+from shared.events import EVENTS
 from shared.topics import TOPICS
 from tests.contracts.golden import GOLDEN, golden
 

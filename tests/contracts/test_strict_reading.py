@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.bus import Record
-from shared.events import EVENTS, Event, EventUnreadable, Received, decode
+from shared.envelope import EventUnreadable, Received, decode
+from shared.events import EVENTS, Event
 from shared.topics import TOPICS
 from tests.contracts.golden import Golden, golden
 
@@ -77,11 +78,11 @@ def test_an_event_on_a_foreign_topic_is_refused(topic: str) -> None:
 
 @pytest.mark.parametrize("key", [b"", b"lead_other", b"\xff"])
 def test_a_key_that_is_not_the_events_is_refused(key: bytes) -> None:
-    unreadable(QUALIFIED.record(key=key), "key is not the event's")
+    unreadable(QUALIFIED.record(key=key), "key is empty, or not the event's")
 
 
 def test_a_record_without_key_or_value_is_refused() -> None:
-    unreadable(replace(QUALIFIED.record(), key=None), "key is not the event's")
+    unreadable(replace(QUALIFIED.record(), key=None), "key is empty, or not the event's")
     unreadable(replace(QUALIFIED.record(), value=None), "mql.qualified")
 
 

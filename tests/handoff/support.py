@@ -13,7 +13,8 @@ from services.handoff.store import handoffs
 from shared.bus import Record
 from shared.clock import uuid7
 from shared.db import Database, Session
-from shared.events import Event, MqlQualified, Received, Scalar, decode
+from shared.envelope import Received, decode
+from shared.events import Event, MqlQualified, Scalar
 from shared.outbox import unpack_headers
 from shared.sql import sql
 from shared.telemetry import new_traceparent

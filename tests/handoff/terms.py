@@ -14,7 +14,8 @@ from shared.agreement_copies import keep_published
 from shared.bus import Record
 from shared.clock import uuid7
 from shared.db import Database
-from shared.events import AgreementPublished, Event, MqlQualified, Received
+from shared.envelope import Received
+from shared.events import AgreementPublished, Event, MqlQualified
 from shared.settle import Handler
 from tests.handoff.support import ACME
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shared.agreement import parse, sha256
 from shared.bus import Record
+from shared.envelope import Received, decode, encode
 from shared.events import (
     AgreementPublished,
     Event,
@@ -21,11 +22,8 @@ from shared.events import (
     NurtureEvent,
     NurtureRequested,
     NurtureSuspended,
-    Received,
     SlaBreached,
     SlaEvent,
-    decode,
-    encode,
 )
 
 CONTENT = (Path(__file__).resolve().parents[2] / "deploy/agreements/acme.yaml").read_text()

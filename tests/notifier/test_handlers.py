@@ -13,7 +13,8 @@ from sqlalchemy.engine import Row
 from services.notifier.compose import Channel, Desk
 from services.notifier.handlers import DELIVERIES, Patience, handlers
 from shared.db import Database, Session
-from shared.events import Event, HandoffUnrouted, NurtureRequested, NurtureResumed, NurtureSuspended, Received
+from shared.envelope import Received
+from shared.events import Event, HandoffUnrouted, NurtureRequested, NurtureResumed, NurtureSuspended
 from shared.outcomes import RetryLater
 from shared.sql import sql
 from shared.telemetry import metrics

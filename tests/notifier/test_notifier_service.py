@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from services.notifier.__main__ import build
 from shared.bus import Message
-from shared.events import Event, NurtureRequested, encode
+from shared.envelope import encode
+from shared.events import Event, NurtureRequested
 from shared.migrations import migrate
 from shared.service import Service
 from shared.settings import Settings

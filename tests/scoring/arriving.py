@@ -16,7 +16,8 @@ from services.scoring.sources import rest
 from shared.bus import Record
 from shared.clock import system_clock
 from shared.db import Database, Session
-from shared.events import Event, IdentityMerged, decode
+from shared.envelope import decode
+from shared.events import Event, IdentityMerged
 from shared.outbox import unpack_headers
 from shared.sql import sql
 from tests.support import ROOT, missing

@@ -13,6 +13,7 @@ from services.scoring.refold import refold_some
 from shared.agreement import sha256
 from shared.bus import Message, Record
 from shared.db import Database, Session
+from shared.envelope import Received, decode, encode
 from shared.events import (
     AgreementPublished,
     Event,
@@ -21,9 +22,6 @@ from shared.events import (
     IdentityMerged,
     LeadScored,
     MqlQualified,
-    Received,
-    decode,
-    encode,
 )
 from shared.outbox import unpack_headers
 from shared.sql import sql

@@ -14,7 +14,8 @@ from services.scoring.batch import Batch, Crossed, take_activity, take_merge
 from services.scoring.lead import Lead, display, fold_anew, read
 from services.scoring.score import Facts, fold, learn
 from services.scoring.score import read as read_score
-from shared.events import ActivityRecorded, Event, IdentityMerged, Received
+from shared.envelope import Received
+from shared.events import ActivityRecorded, Event, IdentityMerged
 from tests.scoring.leads import ANNA, BERT, VISITOR, card, lives
 from tests.scoring.scorer import merged, received
 

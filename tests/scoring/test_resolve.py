@@ -93,7 +93,9 @@ def test_two_strong_ids_of_different_leads_join_them_and_the_older_survives() ->
     world = World()
     (by_mail,), (by_crm,) = world.meet(Claim(strong=(ANA,))).leads, world.meet(Claim(strong=(CRM5,))).leads
     joined = world.meet(Claim(strong=(CRM5, ANA)))
-    assert [(merge.absorbed, merge.survivor, merge.evidence) for merge in joined.merges] == [(by_crm, by_mail, "strong")]
+    assert [(merge.absorbed, merge.survivor, merge.evidence) for merge in joined.merges] == [
+        (by_crm, by_mail, "strong")
+    ]
     assert joined.leads == [by_mail]
     assert not world.meet(Claim(strong=(CRM5, ANA))).merges
 

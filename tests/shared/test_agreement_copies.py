@@ -11,7 +11,8 @@ from shared.agreement import Agreement, parse, sha256
 from shared.agreement_copies import Copy, VersionConflict, in_force, keep_agreements, keep_published, versions
 from shared.bus import Record
 from shared.db import Database
-from shared.events import AgreementPublished, Event, LeadErased, Received
+from shared.envelope import Received
+from shared.events import AgreementPublished, Event, LeadErased
 from shared.outcomes import Reject
 from tests.support import Databases
 
