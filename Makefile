@@ -38,6 +38,7 @@ types: $(READY) ## mypy --strict
 	@$(BIN)/mypy
 
 test: $(READY) ## every test; fetches Kafka, finds PostgreSQL, and says what it skipped
+	@$(BIN)/python deploy/dev/kafka fetch >/dev/null || true # what is missing, the tests say
 	@$(BIN)/pytest -q
 
 test-fast: $(READY) ## what needs no server, under 30 seconds

@@ -52,7 +52,12 @@ KINDS: tuple[tuple[int, str, dict[str, Scalar], dict[str, Scalar]], ...] = (
     (10, "email_opened", {"campaign": "spring"}, {}),
     (4, "webinar_attended", {"webinar": "robots-101"}, {}),
     (2, "form_submitted", {"form": "robotics whitepaper"}, {}),
-    (3, "profile_updated", {}, {"company_size": 500, "industry": "logistics", "country": "US", "title": "Plant manager"}),
+    (
+        3,
+        "profile_updated",
+        {},
+        {"company_size": 500, "industry": "logistics", "country": "US", "title": "Plant manager"},
+    ),
     (1, "demo_requested", {}, {}),
 )
 

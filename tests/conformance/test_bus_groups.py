@@ -26,6 +26,8 @@ from tests.conformance.things import (
     settled,
 )
 
+pytestmark = pytest.mark.slow
+
 
 async def test_two_members_share_the_partitions_and_each_is_told_before_it_loses_any(log: Bus) -> None:
     early, late = Story(), Story()

@@ -23,6 +23,8 @@ from shared.sql import sql
 from shared.telemetry import new_traceparent
 from tests.support import Stack
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "baton.activities.v1"
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 QUICK = ConsumeSettings(batch=50, back_off_seconds=0.01, max_back_off_seconds=0.05, poll_seconds=0.1, drain_seconds=3.0)

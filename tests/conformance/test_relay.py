@@ -21,6 +21,8 @@ from shared.sql import sql
 from shared.telemetry import new_traceparent, tracing
 from tests.support import Databases, Stack
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "baton.activities.v1"
 QUICK = RelaySettings(batch=50, poll_seconds=0.05, lock_seconds=0.1, max_back_off_seconds=0.2)
 

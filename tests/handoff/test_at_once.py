@@ -22,6 +22,8 @@ from shared.sql import sql
 from tests.handoff.terms import handle, handoff_id, minutes, mql, publish
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 LEADS = [f"lead_{number:02}" for number in range(40)]
 SURVIVORS = LEADS[:10]
 DEADLOCKS = sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")

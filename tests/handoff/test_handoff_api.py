@@ -19,6 +19,8 @@ from shared.web import add_problem_handlers
 from tests.handoff.support import ACME, ALWAYS_OPEN, emitted_types, handed_over, handle, publish
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 KEY, ENTRY = new_key(["handoffs:read", "handoffs:write", "agreements:read", "agreements:write"])
 READER_KEY, READER_ENTRY = new_key(["handoffs:read"])
 PROBLEM = "application/problem+json"

@@ -20,6 +20,8 @@ from shared.web import Problem
 from tests.handoff.support import ALWAYS_OPEN, emitted, emitted_types, found, handed_over, publish
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 IMPATIENT = ALWAYS_OPEN.replace("accept: {within: PT5M,", "accept: {within: PT1S,", 1)
 ROUNDS = 20
 

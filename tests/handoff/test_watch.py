@@ -25,6 +25,8 @@ from tests.handoff.support import emitted
 from tests.handoff.terms import TRACEPARENT, handle, handoff_id, minutes, mql, publish
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 WAIT_NO_LONGER = sql("UPDATE handoffs SET route_at = :long_ago_at WHERE state = 'unrouted' AND route_cause = 'unroute'")
 
 HEADERS = sql("SELECT headers FROM outbox")

@@ -33,6 +33,8 @@ from tests.notifier.test_handlers import handle, rows
 from tests.receivers import HttpSink, SmtpSink, http_sink, smtp_sink
 from tests.support import ROOT, Databases
 
+pytestmark = pytest.mark.slow
+
 SECRET = "whsec_" + "c2VjcmV0IGJ5dGVzIG9mIGEgdGVzdCwgMzIgb2YgdGhlbQ=="
 FAST = DeliverSettings(back_off_seconds=(0.05, 0.05), lease_seconds=5.0, poll_seconds=0.05)
 EXPIRE = sql("UPDATE deliveries SET next_attempt_at = :long_ago_at WHERE claim IS NOT NULL")

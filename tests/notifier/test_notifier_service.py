@@ -22,6 +22,8 @@ from tests.notifier.test_deliver import SECRET, now, settled
 from tests.receivers import HttpSink, SmtpSink, http_sink, smtp_sink
 from tests.support import ROOT, Stack
 
+pytestmark = pytest.mark.slow
+
 
 def message(event: Event, event_id: str) -> Message:
     return encode(event, event_id=event_id, source="/baton/test", time=now(), traceparent=TRACE)

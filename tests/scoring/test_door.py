@@ -18,6 +18,8 @@ from tests.scoring.arriving import delivery, page, rows, send, told
 from tests.scoring.scorer import Scorer
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def database(databases: Databases) -> Database:

@@ -17,6 +17,8 @@ from shared.events import IdentityMerged
 from tests.scoring.arriving import page, roots, rows, send, told
 from tests.support import ROOT, Databases
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a_shared_browser_fuses_nobody_between_two_intake_processes(databases: Databases) -> None:
     doors = [Door(databases.open("scoring")) for _ in range(2)]

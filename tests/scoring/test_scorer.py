@@ -16,6 +16,8 @@ from tests.scoring.leads import AGREEMENT, ANNA, BERT, NOON, VISITOR, a_good_com
 from tests.scoring.scorer import Scorer, gave_way, merged, received, rejected
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CARL = "lead_01900000-0000-7000-8000-00000000000c"
 

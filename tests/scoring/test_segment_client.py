@@ -17,6 +17,8 @@ from tests.scoring.arriving import roots, rows, told
 from tests.scoring.serving import WRITE_KEY, serving
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def listening(database: Database) -> AsyncIterator[str]:

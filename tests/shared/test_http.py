@@ -13,6 +13,8 @@ import pytest
 from shared.http import RETRY_AFTER_SECONDS, Answer, Outbound, OutboundFailed, OutboundRefused, is_public
 from tests.receivers import HttpSink, http_sink
 
+pytestmark = pytest.mark.slow
+
 REFUSED = (
     "0.0.0.0",
     "0.1.2.3",

@@ -28,6 +28,8 @@ from shared.service import Role, Service, UnknownName, choose_roles, load_servic
 from shared.settings import Settings, load
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 SPINE = ROOT / "tests/spine"
 
 
