@@ -3,8 +3,9 @@
 - /livez: this process makes progress: its event loop turns and none of its roles hangs. It asks no dependency: a
   restart would not bring a database back. 503 means: kill it.
 - /readyz: 200 `ready`; 200 `degraded` while the event log does not answer, because everything is still accepted (the
-  outbox keeps it) and consumers wait by themselves; 503 when it cannot accept: a database does not answer or is not
-  migrated, the process is still starting or already stopping. Says names and words, never addresses.
+  outbox keeps it) and consumers wait by themselves, or while a consumer has halted and needs a person; 503 when it
+  cannot accept: a database does not answer or is not migrated, the process is still starting or already stopping. Says
+  names and words, never addresses.
 - /metrics: Prometheus text. Like the other two it needs no key and holds no personal data; do not route it publicly.
 """
 
@@ -42,7 +43,7 @@ BLOCKED_SECONDS = 10.0
 REVISION = sql("SELECT version_num FROM alembic_version")
 
 Phase = Literal["starting", "running", "stopping"]
-Word = Literal["ok", "unavailable", "not migrated", "starting", "stopping"]
+Word = Literal["ok", "unavailable", "not migrated", "starting", "stopping", "halted"]
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +56,7 @@ class Health:
     heads: Mapping[str, str | None]
     bus: Bus
     pulses: list[Pulse] = field(default_factory=list)
+    halted: list[str] = field(default_factory=list)
     phase: Phase = "starting"
     turned: float = field(default_factory=time.monotonic)
     _broker: tuple[float, Word] = (-BROKER_FRESH_SECONDS, "ok")
@@ -72,7 +74,8 @@ class Health:
         checks: dict[str, Word] = {
             f"database {db.service}": word for db, word in zip(self.databases, words, strict=True)
         }
-        return all(word == "ok" for word in words), checks | {"event log": await self._event_log()}
+        halted: dict[str, Word] = dict.fromkeys(self.halted, "halted")
+        return all(word == "ok" for word in words), checks | {"event log": await self._event_log()} | halted
 
     async def _database(self, database: Database) -> Word:
         expected = self.heads.get(database.service)

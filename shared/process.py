@@ -2,7 +2,8 @@
 
 Listen -> migrate -> ensure the topics -> run the roles -> until told to stop: stop accepting, finish the requests,
 drain the roles, close. /livez answers from the first moment, the routes once the process is ready. A role that ends or
-raises before it was told to ends the whole process, non-zero and loudly: half a process helps nobody.
+raises before it was told to ends the whole process, non-zero and loudly: half a process helps nobody. One exception: a
+consumer that halted on purpose leaves the door of its process open.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from shared.middleware import BoundedBody, Traced
 from shared.migrations import head, migrate
 from shared.service import API, Role, Service
 from shared.settings import Settings
+from shared.settle import ConsumerHalted
+from shared.telemetry import metrics
 from shared.topics import TOPICS
 from shared.web import RETRY_AFTER, Problem, add_problem_handlers
 
@@ -65,7 +68,7 @@ async def serve(process: Process, *, stop: asyncio.Event, ready: asyncio.Event |
         heads={service.name: head(service.migrations) for service in process.services if service.migrations},
         bus=process.bus,
     )
-    running = _Running(stop, health)
+    running = _Running(stop, health, serves=API in process.roles)
     http = _Http(process, health)
     http_task = running.start("http", http.serve)
     running.start("watchdog", partial(watch_loop, health))
@@ -118,6 +121,7 @@ class _Running:
 
     stop: asyncio.Event
     health: Health
+    serves: bool
     drained: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
@@ -135,9 +139,24 @@ class _Running:
                 await role(self.drained)
             if not self.stop.is_set():
                 raise RoleEnded(f"{name} ended although nobody asked it to")
+        except ConsumerHalted as error:
+            self._halted(pulse, error)
         except Exception as error:
             log.exception("role.failed", role=name)
             self.failures.append(error)
+            self.stop.set()
+
+    def _halted(self, pulse: Pulse, error: ConsumerHalted) -> None:
+        """A consumer needs a person: the door stays open, for what it takes waits safely in the outbox and the log.
+
+        A process without a door has nothing else to do, and ends.
+        """
+        log.critical("role.halted", role=pulse.name, why=str(error))
+        metrics.roles_halted.labels(pulse.name).set(1)
+        self.failures.append(error)
+        self.health.pulses.remove(pulse)
+        self.health.halted.append(pulse.name)
+        if not self.serves:
             self.stop.set()
 
     async def drain(self, seconds: float) -> None:

@@ -153,15 +153,19 @@ class Settler:
 
     async def _apply(self, bundle: Bundle, dead: Deaths) -> None:
         """One transaction for one bundle; afterwards its lanes know where they are."""
-        won = await self._database.run(lambda session: self._transaction(session, bundle, dead))
+        won, deaths = await self._database.run(lambda session: self._transaction(session, bundle, dead))
         failpoint(f"{self._service}.consume.after_commit")
         for part in bundle.slices:
             if part.lane.place in won:
                 part.lane.advance(part.next_position)
+                _observe(self._service, part, deaths)
         if lost := [part.lane for part in bundle.slices if part.lane.place not in won]:
             await self._follow(lost)
 
-    async def _transaction(self, session: Session, bundle: Bundle, dead: Deaths) -> frozenset[TopicPartition]:
+    async def _transaction(
+        self, session: Session, bundle: Bundle, dead: Deaths
+    ) -> tuple[frozenset[TopicPartition], Deaths]:
+        """The places that were still ours, and what was dead-lettered of them."""
         moves = [(*part.lane.place, part.lane.position, part.next_position) for part in bundle.slices]
         won = await move(session, moves)
         now = await session.now()
@@ -174,8 +178,7 @@ class Settler:
             emit_dead_letter(session, record, death)
         await self._count_dead(session, kept, deaths, won)
         session.before_commit(self._before_commit)
-        _observe(self._service, received, deaths)
-        return frozenset(won)
+        return frozenset(won), deaths
 
     async def _before_commit(self) -> None:
         failpoint(f"{self._service}.consume.before_commit")
@@ -228,13 +231,16 @@ def _decoded(records: Sequence[Record], dead: Deaths) -> tuple[dict[str, list[Re
     return received, deaths
 
 
-def _observe(service: str, received: Mapping[str, Sequence[object]], deaths: Deaths) -> None:
-    for name, records in received.items():
-        metrics.records_handled.labels(service, name).inc(len(records))
-    for record, death in deaths.items():
-        metrics.records_dead.labels(service, record.topic, death.code).inc()
-        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-        log.error("consume.dead_letter", service=service, code=death.code, **place)
+def _observe(service: str, part: Slice, deaths: Deaths) -> None:
+    """Tell metrics and log of a slice that is committed."""
+    topic, partition = part.lane.place
+    dead = [record for record in part.records if record in deaths] if deaths else []
+    metrics.records_handled.labels(service, topic).inc(len(part.records) - len(dead))
+    metrics.consumer_position_seconds.labels(service, topic, str(partition)).set(part.records[-1].timestamp.timestamp())
+    for record in dead:
+        code = deaths[record].code
+        metrics.records_dead.labels(service, topic, code).inc()
+        log.error("consume.dead_letter", service=service, code=code, topic=topic, partition=partition, at=record.offset)
 
 
 def _reason(error: BaseException) -> str:

@@ -56,7 +56,6 @@ def tracing(context: str) -> Iterator[None]:
 class Metrics:
     """Labels stand behind each name, in order."""
 
-    events_emitted: Counter  # service, type
     events_published: Counter  # service
     outbox_waiting: Gauge  # service
     outbox_parked: Gauge  # service
@@ -69,6 +68,7 @@ class Metrics:
     http_requests: Counter  # method, route, status
     http_seconds: Histogram  # method, route
     loop_lag_seconds: Gauge
+    roles_halted: Gauge  # role
     deliveries_ended: Counter  # service, channel, state
     deliveries_failed: Counter  # service, channel
 
@@ -82,7 +82,6 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
 
 
 metrics = Metrics(
-    events_emitted=_counter("events_emitted", "Events written to the outbox", "service", "type"),
     events_published=_counter("events_published", "Outbox rows the log has taken", "service"),
     outbox_waiting=_gauge("outbox_waiting", "Outbox rows not yet published", "service"),
     outbox_parked=_gauge("outbox_parked", "Outbox rows the log refused: somebody must look", "service"),
@@ -103,6 +102,7 @@ metrics = Metrics(
         "baton_http_seconds", "Time to the answer of an HTTP request", ("method", "route"), registry=REGISTRY
     ),
     loop_lag_seconds=_gauge("loop_lag_seconds", "How late the event loop woke a sleeper"),
+    roles_halted=_gauge("roles_halted", "Consumers that stopped on purpose: somebody must look", "role"),
     deliveries_ended=_counter(
         "deliveries_ended", "Notifications delivered, dead (somebody must look) or stale", "service", "channel", "state"
     ),

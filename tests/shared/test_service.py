@@ -26,6 +26,7 @@ from shared.lock import DataInUse, running_server, sole_server
 from shared.process import Process, RoleEnded, serve
 from shared.service import Role, Service, UnknownName, choose_roles, load_services, service_names
 from shared.settings import Settings, load
+from shared.settle import ConsumerHalted
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -183,6 +184,30 @@ async def test_a_role_that_raises_ends_the_process_after_the_others_have_drained
         with pytest.raises(ZeroDivisionError, match="no ground"):
             await process.task
     assert robots.drained == ["walk"]
+
+
+async def halt(stop: asyncio.Event) -> None:
+    raise ConsumerHalted("records are missing")
+
+
+async def test_a_consumer_that_halts_leaves_the_door_open_says_so_and_fails_the_exit(tmp_path: Path) -> None:
+    robots = Robots()
+    service = robots.service(tmp_path, {"walk": robots.walk, "halt": halt})
+    async with running(tmp_path, service, roles=frozenset({"api", "walk", "halt"})) as process:
+        answer = await process.client.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+        assert answer.json()["checks"]["robots.halt"] == "halted"
+        assert (await process.client.get("/robots")).status_code == 200
+        assert (await process.client.get("/livez")).status_code == 200
+        process.stop.set()
+        with pytest.raises(ConsumerHalted):
+            await process.task
+
+
+async def test_a_consumer_that_halts_in_a_process_without_a_door_ends_it(tmp_path: Path) -> None:
+    async with running(tmp_path, Robots().service(tmp_path, {"halt": halt}), roles=frozenset({"halt"})) as process:
+        with pytest.raises(ConsumerHalted):
+            await process.task
 
 
 async def test_a_role_that_returns_before_it_is_told_to_ends_the_process(tmp_path: Path) -> None:
