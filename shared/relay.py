@@ -78,6 +78,11 @@ class RelaySettings:
     max_back_off_seconds: float = 5.0
 
 
+def relay_settings(keep_hours: float | None) -> RelaySettings:
+    """What an operator may set of it."""
+    return RelaySettings(keep=None if keep_hours is None else timedelta(hours=keep_hours))
+
+
 class Relay:
     """The relay of one service in one process."""
 

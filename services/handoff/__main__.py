@@ -11,7 +11,7 @@ from services.handoff.watch import watch
 from shared.bus import Bus
 from shared.consume import Consumer
 from shared.db import Database
-from shared.relay import Relay
+from shared.relay import Relay, relay_settings
 from shared.security import Keyring
 from shared.service import Service, run_service
 from shared.settings import Settings
@@ -28,7 +28,7 @@ def build(bus: Bus, settings: Settings) -> Service:
         database=database,
         roles={
             "consume": Consumer(database, bus, HANDLERS).run,
-            "relay": Relay(database, bus).run,
+            "relay": Relay(database, bus, relay_settings(given.outbox_keep_hours)).run,
             "clock": partial(watch, database, poll_seconds=given.clocks_poll_ms / 1000, batch=given.clocks_batch),
         },
         routers=[routes(database, Keyring(given.api_keys))],

@@ -21,7 +21,7 @@ from shared.clock import system_clock
 from shared.consume import Consumer
 from shared.db import Database
 from shared.http import Outbound
-from shared.relay import Relay
+from shared.relay import Relay, relay_settings
 from shared.security import Keyring
 from shared.service import Service, run_service
 from shared.settings import Settings
@@ -44,7 +44,9 @@ def build(bus: Bus, settings: Settings) -> Service:
         database=database,
         roles={
             "consume": Consumer(database, bus, handlers(desk)).run,
-            "relay": Relay(database, bus).run,  # of its dead letters: it says nothing else
+            "relay": Relay(
+                database, bus, relay_settings(given.outbox_keep_hours)
+            ).run,  # of its dead letters: it says nothing else
             "deliver": partial(deliver, database=database, senders=senders(given), settings=sending),
         },
         routers=[routes(database, Keyring(given.api_keys), given.channels)],

@@ -14,7 +14,7 @@ from services.scoring.settings import ScoringSettings
 from shared.bus import Bus
 from shared.consume import Consumer
 from shared.db import Database
-from shared.relay import Relay
+from shared.relay import Relay, relay_settings
 from shared.security import Keyring
 from shared.service import Service, run_service
 from shared.settings import Settings
@@ -35,7 +35,7 @@ def build(bus: Bus, settings: Settings) -> Service:
         roles={
             "api": door.run,
             "consume": Consumer(database, bus, HANDLERS).run,
-            "relay": Relay(database, bus).run,
+            "relay": Relay(database, bus, relay_settings(given.outbox_keep_hours)).run,
             "refold": partial(refold, database),
         },
         routers=[
