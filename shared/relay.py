@@ -78,9 +78,9 @@ class RelaySettings:
     max_back_off_seconds: float = 5.0
 
 
-def relay_settings(keep_hours: float | None) -> RelaySettings:
-    """What an operator may set of it."""
-    return RelaySettings(keep=None if keep_hours is None else timedelta(hours=keep_hours))
+def relay_settings(prune_after_hours: float) -> RelaySettings:
+    """What an operator may set of it; 0 never prunes."""
+    return RelaySettings(keep=timedelta(hours=prune_after_hours) if prune_after_hours else None)
 
 
 class Relay:

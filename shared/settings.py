@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[str, ...], NoDecode] = ()  # "id:sha256:scope,scope", separated by white space
     max_body_bytes: int = Field(default=4 * 1024 * 1024, gt=0)  # a thousand activities of 4 KiB
     shutdown_seconds: float = Field(default=20.0, gt=0)  # below the 30 s after which orchestrators kill
-    outbox_keep_hours: float | None = Field(default=24.0, ge=0)  # published rows, to look back at; "null": for ever
+    outbox_prune_after_hours: float = Field(default=24.0, ge=0)  # published rows, to look back at; 0 never prunes
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 

@@ -28,7 +28,7 @@ def build(bus: Bus, settings: Settings) -> Service:
         database=database,
         roles={
             "consume": Consumer(database, bus, HANDLERS).run,
-            "relay": Relay(database, bus, relay_settings(given.outbox_keep_hours)).run,
+            "relay": Relay(database, bus, relay_settings(given.outbox_prune_after_hours)).run,
             "clock": partial(watch, database, poll_seconds=given.clocks_poll_ms / 1000, batch=given.clocks_batch),
         },
         routers=[routes(database, Keyring(given.api_keys))],

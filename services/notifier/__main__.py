@@ -45,7 +45,7 @@ def build(bus: Bus, settings: Settings) -> Service:
         roles={
             "consume": Consumer(database, bus, handlers(desk)).run,
             "relay": Relay(
-                database, bus, relay_settings(given.outbox_keep_hours)
+                database, bus, relay_settings(given.outbox_prune_after_hours)
             ).run,  # of its dead letters: it says nothing else
             "deliver": partial(deliver, database=database, senders=senders(given), settings=sending),
         },

@@ -35,7 +35,7 @@ def build(bus: Bus, settings: Settings) -> Service:
         roles={
             "api": door.run,
             "consume": Consumer(database, bus, HANDLERS).run,
-            "relay": Relay(database, bus, relay_settings(given.outbox_keep_hours)).run,
+            "relay": Relay(database, bus, relay_settings(given.outbox_prune_after_hours)).run,
             "refold": partial(refold, database),
         },
         routers=[
