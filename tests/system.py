@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from shared.bus import Bus
+from shared.cli.demo import AGREEMENTS
 from shared.embedded import EmbeddedBus
 from shared.kafka import KafkaBus
 from tests.support import KAFKA_LIMITS, delete_topics, fresh_postgresql_database
@@ -89,6 +90,16 @@ class System:
     def client(self) -> httpx.Client:
         bearer = {"Authorization": f"Bearer {self.announced['api_key']}"}
         return httpx.Client(base_url=self.announced["url"], headers=bearer, timeout=10.0, trust_env=False)
+
+    def publish_agreement(self, name: str = "acme.yaml") -> None:
+        """Draft, sign by both heads, publish."""
+        with self.client() as client:
+            content = (AGREEMENTS / name).read_bytes()
+            draft = client.post("/v1/agreements", content=content, headers={"Content-Type": "application/yaml"}).json()
+            for party, head in (("marketing", "mia@acme.example"), ("sales", "sam@acme.example")):
+                signature = {"party": party, "signed_by": head, "sha256": draft["sha256"]}
+                client.post(f"/v1/agreements/{draft['id']}/signatures", json=signature).raise_for_status()
+            client.post(f"/v1/agreements/{draft['id']}/publication").raise_for_status()
 
     def secrets(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.directory / "secrets.json").read_text())

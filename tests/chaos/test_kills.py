@@ -18,7 +18,6 @@ import httpx
 import pytest
 
 from shared.bus import Bus
-from shared.cli.demo import AGREEMENTS
 from shared.db import Database, Session
 from shared.envelope import decode
 from shared.sql import sql
@@ -73,16 +72,6 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
     profile: Profile = request.param
     with system_of(profile, request, tmp_path) as system:
         yield system
-
-
-def publish_agreement(system: System) -> None:
-    with system.client() as client:
-        content = (AGREEMENTS / "acme.yaml").read_bytes()
-        draft = client.post("/v1/agreements", content=content, headers={"Content-Type": "application/yaml"}).json()
-        for party, head in (("marketing", "mia@acme.example"), ("sales", "sam@acme.example")):
-            signature = {"party": party, "signed_by": head, "sha256": draft["sha256"]}
-            client.post(f"/v1/agreements/{draft['id']}/signatures", json=signature).raise_for_status()
-        client.post(f"/v1/agreements/{draft['id']}/publication").raise_for_status()
 
 
 def read_books(system: System) -> dict[str, Counter[str]]:
@@ -155,7 +144,7 @@ STEPS = [
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step_nothing_is_lost_and_nothing_is_twice(system: System, step: str) -> None:
     system.start()
-    publish_agreement(system)
+    system.publish_agreement()
     until("the agreement has arrived", lambda: bool(published(system, "baton.agreements.v1")))
     system.stop()
     system.start(BATON_FAILPOINT=step)
