@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
 from shared.agreement.durations import ExactDuration
-from shared.agreement.flaws import Fault, refuse, shown
+from shared.agreement.flaws import Fault, Step, refuse, shown
 from shared.agreement.parts import Name, Pairs, Part
 
 
@@ -43,8 +43,23 @@ class Expectation(Part):
     bucket: str | None = None
     score: float | None = None
 
+    def __str__(self) -> str:
+        mql = None if self.mql is None else str(self.mql).lower()
+        score = None if self.score is None else f"{self.score:.10g}"
+        said = (("mql", mql), ("bucket", self.bucket), ("score", score))
+        return ", ".join(f"{name} {value}" for name, value in said if value is not None) or "nothing"
+
 
 class Example(Part):
     lead: Pairs = ()
     activities: tuple[Annotated[ExampleActivity, BeforeValidator(_activity)], ...] = ()
     expect: Expectation
+
+
+class Tried(NamedTuple):
+    """What an engine made of an example, in words that stand beside what was expected. `steps`: its place."""
+
+    steps: tuple[Step, ...]
+    expected: str
+    came_out: str
+    holds: bool

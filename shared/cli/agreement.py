@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from shared.agreement import Agreement, AgreementInvalid, parse
+from shared.agreement.examples import Tried
+from shared.agreement.source import locate, read
 from shared.cli.client import Client
 from shared.cli.options import Output, show_json
 
 EXAMPLES = "baton.examples"
 YAML = "application/yaml"
 
-RunExamples = Callable[[Agreement], Sequence[str]]  # a sentence for each example that does not hold
+RunExamples = Callable[[Agreement], Sequence[Tried]]  # every example of the agreement, in its order
 
 
 def check_file(file: Path, output: Output) -> int:
-    """Print every flaw with its place, or what was read; 1 with flaws."""
+    """Print every flaw with its place, and what came of each example; 1 with flaws, or an example that fails."""
     content = file.read_bytes()
+    examples: list[dict[str, Any]] = []
     try:
         agreement = parse(content.decode())
     except UnicodeDecodeError as error:
@@ -28,12 +31,13 @@ def check_file(file: Path, output: Output) -> int:
     except AgreementInvalid as error:
         flaws = [flaw._asdict() for flaw in error.problems]
     else:
-        flaws = [{"line": 0, "column": 0, "path": "examples", "message": text} for text in _examples(agreement)]
+        examples = _examples(agreement, content.decode())
+        flaws = [_said(example) for example in examples if not example["holds"]]
     sha256 = hashlib.sha256(content).hexdigest()
     if output is Output.JSON:
-        show_json({"file": str(file), "sha256": sha256, "flaws": flaws})
+        show_json({"file": str(file), "sha256": sha256, "flaws": flaws, "examples": examples})
     else:
-        for flaw in flaws:
+        for flaw in (*(_said(example) for example in examples if example["holds"]), *flaws):
             print(f"{file}:{flaw['line']}:{flaw['column']}: {flaw['path']}: {flaw['message']}")
         print(f"{len(flaws)} flaws" if flaws else f"{file}: an agreement, sha256 {sha256}")
     return 1 if flaws else 0
@@ -51,10 +55,26 @@ def publish_file(client: Client, file: Path, output: Output) -> None:
     _show(client.post(f"/v1/agreements/{_sha256(file)}/publication", {}), output)
 
 
-def _examples(agreement: Agreement) -> list[str]:
-    """What the examples inside the agreement say of it, if an engine that runs them is installed."""
+def _examples(agreement: Agreement, content: str) -> list[dict[str, Any]]:
+    """What came of each example inside the agreement, if an engine that runs them is installed."""
     engines: list[RunExamples] = [point.load() for point in entry_points(group=EXAMPLES)]
-    return [text for engine in engines for text in engine(agreement)]
+    return [_placed(tried, content) for engine in engines for tried in engine(agreement)]
+
+
+def _placed(tried: Tried, content: str) -> dict[str, Any]:
+    """An example, and where it stands."""
+    root, _ = read(content)
+    assert root is not None, "an agreement was read from it"
+    line, column, path = locate(root, tried.steps)
+    said = {"expected": tried.expected, "came_out": tried.came_out, "holds": tried.holds}
+    return {"line": line, "column": column, "path": path, **said}
+
+
+def _said(example: dict[str, Any]) -> dict[str, Any]:
+    """An example as a line of the answer; a flaw, if it does not hold."""
+    verdict = "holds" if example["holds"] else "fails"
+    message = f"{verdict}: expected {example['expected']}; came out {example['came_out']}"
+    return {name: example[name] for name in ("line", "column", "path")} | {"message": message}
 
 
 def _sha256(file: Path) -> str:

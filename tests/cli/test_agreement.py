@@ -22,6 +22,24 @@ def test_the_sample_agreement_is_one_and_its_examples_hold() -> None:
     assert ran.json["flaws"] == []
     assert ran.code == 0
     assert ran.json["sha256"] == hashlib.sha256(SAMPLE.read_bytes()).hexdigest()
+    assert [example["holds"] for example in ran.json["examples"]] == [True, True, True]
+    assert "holds: expected mql true; came out mql true, bucket warm" in baton("agreement", "check", SAMPLE).out
+
+
+def test_an_example_that_does_not_hold_fails_the_check_at_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "acme.yaml"
+    file.write_text(SAMPLE.read_text().replace("expect: {mql: false, bucket: cold}", "expect: {mql: true}"))
+    line = 1 + next(place for place, text in enumerate(file.read_text().splitlines()) if "company_size: 20" in text)
+    ran = baton("agreement", "check", file, "-o", "json")
+    assert ran.code == 1
+    (flaw,) = ran.json["flaws"]
+    assert (flaw["line"], flaw["path"]) == (line, "scorecards[0].examples[2]")
+    assert flaw["message"] == "fails: expected mql true; came out mql false, bucket cold, score 45"
+    assert [example["holds"] for example in ran.json["examples"]] == [True, True, False]
+    text = baton("agreement", "check", file)
+    assert text.code == 1
+    assert f"{file}:{line}:" in text.out
+    assert text.out.endswith("1 flaws\n")
 
 
 @pytest.mark.parametrize("content", [b"agreement: [", b"agreement: acme\ncompnay: 1\n", b"\xff\xfe", b""])
