@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from shared.arrays import send_packed
 from shared.sql import sqlite_now
 
 
@@ -61,12 +61,11 @@ def postgresql_engine(url: str, *, schema: str, limits: Limits) -> AsyncEngine:
         if getattr(context.original_exception, "sqlstate", None) == "25006":
             context.is_disconnect = True  # after a failover: leave the old primary
 
-    def send_arrays_binary(connection: Any, _: Any) -> None:
-        """1000 JSON texts as an array: 0.9 ms of CPU instead of 13, spent on escaping."""
-        connection.driver_connection.adapters.register_dumper(list, ListBinaryDumper)
+    def take_arrays(connection: Any, _: Any) -> None:
+        send_packed(connection.driver_connection)
 
     event.listen(engine.sync_engine, "handle_error", read_only_is_gone)
-    event.listen(engine.sync_engine, "connect", send_arrays_binary)
+    event.listen(engine.sync_engine, "connect", take_arrays)
     return engine
 
 

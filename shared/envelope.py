@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import msgspec
@@ -16,8 +16,9 @@ import msgspec
 from shared.bus import Headers, Message, Record
 from shared.events import EVENTS, Event
 
-SPEC_VERSION = b"1.0"
-CONTENT_TYPE = b"application/json"
+SPEC_VERSION = "1.0"
+CONTENT_TYPE = "application/json"
+Attributes = tuple[tuple[str, str], ...]
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -28,8 +29,7 @@ class EventUnreadable(ValueError):
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Generic[E_co]):
+class Received(msgspec.Struct, Generic[E_co], frozen=True):
     """An event as a handler gets it: with its CloudEvents attributes, and the record it came in."""
 
     event: E_co
@@ -46,16 +46,27 @@ _decoders = {name: msgspec.json.Decoder(event) for name, event in EVENTS.items()
 
 def encode(event: Event, *, event_id: str, source: str, time: datetime, traceparent: str) -> Message:
     """The message that carries the event. `time`: when it was emitted; `source`: e.g. /baton/scoring."""
-    headers: Headers = (
+    attributes = attributes_of(event, event_id=event_id, source=source, time=time, traceparent=traceparent)
+    headers = tuple([(name, value.encode()) for name, value in attributes])
+    return Message(topic=event.topic, key=event.key.encode(), value=encode_value(event), headers=headers)
+
+
+def attributes_of(event: Event, *, event_id: str, source: str, time: datetime, traceparent: str) -> Attributes:
+    """The event's CloudEvents attributes, and the other headers it travels with."""
+    return (
         ("ce_specversion", SPEC_VERSION),
-        ("ce_id", event_id.encode()),
-        ("ce_type", event.type.encode()),
-        ("ce_source", source.encode()),
-        ("ce_time", time.astimezone(UTC).isoformat().encode()),
+        ("ce_id", event_id),
+        ("ce_type", event.type),
+        ("ce_source", source),
+        ("ce_time", _stamp(time)),
         ("content-type", CONTENT_TYPE),
-        ("traceparent", traceparent.encode()),
+        ("traceparent", traceparent),
     )
-    return Message(topic=event.topic, key=event.key.encode(), value=_encoder.encode(event), headers=headers)
+
+
+def encode_value(event: Event) -> bytes:
+    """The event itself, as JSON."""
+    return _encoder.encode(event)
 
 
 def decode(record: Record) -> Received[Event]:
@@ -63,8 +74,8 @@ def decode(record: Record) -> Received[Event]:
     if record.unreadable is not None:
         raise EventUnreadable(record.unreadable)
     attributes = _attributes(record.headers)
-    _expect(attributes, "ce_specversion", SPEC_VERSION.decode())
-    _expect(attributes, "content-type", CONTENT_TYPE.decode())
+    _expect(attributes, "ce_specversion", SPEC_VERSION)
+    _expect(attributes, "content-type", CONTENT_TYPE)
     name = _required(attributes, "ce_type")
     decoder = _decoders.get(name)
     if decoder is None or EVENTS[name].topic != record.topic:
@@ -86,15 +97,21 @@ def decode(record: Record) -> Received[Event]:
     )
 
 
+@lru_cache(maxsize=16)
+def _stamp(time: datetime) -> str:
+    """All events of a transaction were emitted at one instant."""
+    return time.astimezone(UTC).isoformat()
+
+
 def _attributes(headers: Headers) -> dict[str, str]:
-    attributes: dict[str, str] = {}
-    for name, value in headers:
-        if name in attributes:
-            raise EventUnreadable(f"header {name} stands twice")
-        try:
-            attributes[name] = value.decode()
-        except UnicodeDecodeError as error:
-            raise EventUnreadable(f"header {name} is not UTF-8") from error
+    try:
+        attributes = {name: value.decode() for name, value in headers}
+    except UnicodeDecodeError as error:
+        name = next(name for name, value in headers if value == error.object)
+        raise EventUnreadable(f"header {name} is not UTF-8") from error
+    if len(attributes) < len(headers):
+        twice = next(name for name, _ in headers if [other for other, _ in headers].count(name) > 1)
+        raise EventUnreadable(f"header {twice} stands twice")
     return attributes
 
 
@@ -115,7 +132,7 @@ def _time(attributes: Mapping[str, str]) -> datetime:
     value = _required(attributes, "ce_time")
     try:
         time = datetime.fromisoformat(value)
-        in_utc = time.astimezone(UTC)
+        in_utc = time if time.tzinfo is UTC else time.astimezone(UTC)
     except (ValueError, OverflowError) as error:  # year 1 or 9999, out of range once it is UTC
         raise EventUnreadable(f"ce_time {value!r} is not an RFC 3339 time") from error
     if time.tzinfo is None:

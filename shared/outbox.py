@@ -9,23 +9,25 @@ an event by its id.
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from shared.bus import Headers, Message, Record
 from shared.clock import uuid7
 from shared.db import Session
-from shared.envelope import Received, encode
+from shared.envelope import Received, attributes_of, encode_value
 from shared.events import Event
 from shared.sql import sql
 from shared.telemetry import traceparent
 from shared.topics import MAX_EVENT_BYTES, MAX_RECORD_BYTES, dead_letter_topic
 
 SHARDS = 16  # keys are spread over these; a relay holds whole shards, so that one relay at a time publishes a key
+Row = tuple[str, str, int, bytes, bytes, str, datetime]
 OUTBOX = "outbox"  # the signal that wakes the relay of this process
 
 INSERT = sql(
@@ -62,16 +64,18 @@ def emit(session: Session, event: Event, *, cause: Received[Any] | None = None, 
     `cause`: the event this one follows from, whose trace it carries on. `event_id`: where there is a natural one, so
     that a repetition is recognised. Raises `EventTooLarge`.
     """
-    message = encode(
+    value = encode_value(event)
+    if len(value) > MAX_EVENT_BYTES:
+        raise EventTooLarge(f"{event.type}: {len(value)} bytes, allowed {MAX_EVENT_BYTES}")
+    known_as = event_id or uuid7()
+    attributes = attributes_of(
         event,
-        event_id=event_id or uuid7(),
+        event_id=known_as,
         source=f"/baton/{session.service}",
         time=session.instant,
         traceparent=cause.traceparent if cause else traceparent(),
     )
-    if len(message.value) > MAX_EVENT_BYTES:
-        raise EventTooLarge(f"{event.type}: {len(message.value)} bytes, allowed {MAX_EVENT_BYTES}")
-    _put(session, message)
+    _put(session, _row(known_as, event.topic, event.key.encode(), value, _json(attributes), session.instant))
 
 
 def emit_dead_letter(session: Session, record: Record, death: Death) -> None:
@@ -97,7 +101,9 @@ def emit_dead_letter(session: Session, record: Record, death: Death) -> None:
     message = Message(dead_letter_topic(session.service), record.key or b"", record.value or b"", headers)
     if size(message) > MAX_RECORD_BYTES:
         raise EventTooLarge(f"dead letter of {record.topic}/{record.partition}/{record.offset}: {size(message)} bytes")
-    _put(session, message)
+    event_id = next((value.decode(errors="replace") for name, value in message.headers if name == "ce_id"), "")
+    packed = pack_headers(message.headers)
+    _put(session, _row(event_id, message.topic, message.key, message.value, packed, session.instant))
 
 
 def size(message: Message) -> int:
@@ -112,12 +118,12 @@ def shard_of(key: bytes) -> int:
 
 def pack_headers(headers: Headers) -> str:
     """Headers as JSON text; values that are no UTF-8 as base64 in a list."""
-    return json.dumps([[name, _pack(value)] for name, value in headers])
+    return _json([(name, _pack(value)) for name, value in headers])
 
 
 def unpack_headers(text: str) -> Headers:
     """The reverse of `pack_headers`."""
-    return tuple((name, _unpack(value)) for name, value in json.loads(text))
+    return tuple([(name, _unpack(value)) for name, value in _headers.decode(text)])
 
 
 def _pack(value: bytes) -> str | list[str]:
@@ -131,19 +137,23 @@ def _unpack(value: str | list[str]) -> bytes:
     return value.encode() if isinstance(value, str) else base64.b64decode(value[0])
 
 
-def _put(session: Session, message: Message) -> None:
-    buffered: list[Message] = session.buffer(OUTBOX)
-    buffered.append(message)
+_headers = msgspec.json.Decoder(list[tuple[str, str | list[str]]])
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _row(event_id: str, topic: str, key: bytes, value: bytes, headers: str, created_at: datetime) -> Row:
+    return event_id, topic, shard_of(key), key, value, headers, created_at
+
+
+def _put(session: Session, row: Row) -> None:
+    buffered: list[Row] = session.buffer(OUTBOX)
+    buffered.append(row)
     if len(buffered) == 1:
         session.before_commit(lambda: _flush(session, buffered))
         session.wake(OUTBOX)
 
 
-async def _flush(session: Session, messages: Sequence[Message]) -> None:
-    await session.execute(INSERT, rows=[_row(message, session.instant) for message in messages])
-
-
-def _row(message: Message, created_at: datetime) -> tuple[str, str, int, bytes, bytes, str, datetime]:
-    event_id = next((value.decode(errors="replace") for name, value in message.headers if name == "ce_id"), "")
-    headers = pack_headers(message.headers)
-    return event_id, message.topic, shard_of(message.key), message.key, message.value, headers, created_at
+async def _flush(session: Session, rows: Sequence[Row]) -> None:
+    await session.execute(INSERT, rows)

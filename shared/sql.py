@@ -26,11 +26,10 @@ from typing import Any, Literal
 
 from sqlalchemy import TextClause, text
 
-Dialect = Literal["postgresql", "sqlite"]
-ColumnType = Literal["text", "bigint", "float8", "boolean", "timestamptz", "bytea"]
-Rows = Sequence[tuple[Any, ...]]
+from shared.arrays import ColumnType, PackedArray, packed
 
-_SQLITE_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+Dialect = Literal["postgresql", "sqlite"]
+Rows = Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,13 @@ class Statement:
             bound["_rows"] = json.dumps([[_to_json(value) for value in row] for row in rows])
         return self.sqlite, bound
 
-    def _arrays(self, rows: Rows | None) -> dict[str, Any]:
+    def _arrays(self, rows: Rows | None) -> dict[str, PackedArray]:
         if rows is None:
             return {}
         columns = list(zip(*rows, strict=True)) if rows else [() for _ in self.columns]
-        return {f"_{name}": list(values) for name, values in zip(self.columns, columns, strict=True)}
+        return {
+            f"_{name}": packed(kind, values) for (name, kind), values in zip(self.columns.items(), columns, strict=True)
+        }
 
 
 def sql(template: str, /, **columns: ColumnType) -> Statement:
@@ -74,19 +75,24 @@ def sql(template: str, /, **columns: ColumnType) -> Statement:
 
 def to_sqlite(value: Any) -> Any:
     """A parameter as SQLite keeps it."""
-    return value.astimezone(UTC).strftime(_SQLITE_TIME) if isinstance(value, datetime) else value
+    return _sqlite_time(value) if isinstance(value, datetime) else value
 
 
 def from_sqlite(name: str, value: Any) -> Any:
     """A result column as the code wants it: names that end in `_at` are instants."""
     if name.endswith("_at") and isinstance(value, str):
-        return datetime.strptime(value, _SQLITE_TIME).replace(tzinfo=UTC)
+        return datetime.fromisoformat(value)
     return value
 
 
 def sqlite_now() -> str:
     """`clock_timestamp()` on SQLite."""
-    return datetime.now(UTC).strftime(_SQLITE_TIME)
+    return _sqlite_time(datetime.now(UTC))
+
+
+def _sqlite_time(at: datetime) -> str:
+    """Always 27 characters. `isoformat` takes 0.5 us where `strftime` takes 3, and `strptime`, on the way back, 8."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def _expand(template: str, *, rows: str, lock: str) -> str:
