@@ -6,6 +6,8 @@ Two implementations keep the same promises under one conformance suite (`tests/c
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -169,11 +171,23 @@ class Bus(Protocol):
         """The group's committed offsets (the hint of `Consumer.commit`); partitions without one are absent."""
         ...
 
+    async def owners(self, group: str) -> dict[TopicPartition, str]:
+        """The group's member (`member_name`) that holds each partition now; partitions nobody holds are absent.
+
+        The embedded log knows the members of its own process only.
+        """
+        ...
+
     async def ensure_topics(self, topics: Sequence[Topic]) -> TopicsReport:
         """Create what is missing, change nothing that exists, report what differs."""
         ...
 
     async def close(self) -> None: ...
+
+
+def member_name() -> str:
+    """How this process is called among the members of a group: where to look for it."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def differences(wanted: Topic, *, partitions: int, retention: timedelta | None) -> tuple[str, ...]:

@@ -106,6 +106,8 @@ def create_spine_tables() -> None:
     op.create_index("outbox_waiting", "outbox", ["id"], postgresql_where=waiting, sqlite_where=waiting)
     published = sa.text("published_at IS NOT NULL")
     op.create_index("outbox_published", "outbox", ["published_at"], postgresql_where=published, sqlite_where=published)
+    parked = sa.text("parked_at IS NOT NULL")
+    op.create_index("outbox_parked", "outbox", ["id"], postgresql_where=parked, sqlite_where=parked)
     op.create_table(
         "idempotency",
         sa.Column("scope", sa.Text, primary_key=True),
@@ -116,6 +118,22 @@ def create_spine_tables() -> None:
         sa.Column("created_at", Instant, nullable=False),
     )
     op.create_index("idempotency_created", "idempotency", ["created_at"])
+
+
+def create_redrives_table() -> None:
+    """Which dead letters went back already: `redrive.py`."""
+    op.create_table(
+        "redrives",
+        sa.Column("topic", sa.Text, primary_key=True),
+        sa.Column("partition", sa.BigInteger, primary_key=True),
+        sa.Column("dead_offset", sa.BigInteger, primary_key=True),
+        sa.Column("redriven_at", Instant, nullable=False),
+    )
+
+
+def drop_redrives_table() -> None:
+    """The reverse of `create_redrives_table`."""
+    op.drop_table("redrives")
 
 
 def drop_spine_tables() -> None:

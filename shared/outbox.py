@@ -101,6 +101,11 @@ def emit_dead_letter(session: Session, record: Record, death: Death) -> None:
     message = Message(dead_letter_topic(session.service), record.key or b"", record.value or b"", headers)
     if size(message) > MAX_RECORD_BYTES:
         raise EventTooLarge(f"dead letter of {record.topic}/{record.partition}/{record.offset}: {size(message)} bytes")
+    emit_as_is(session, message)
+
+
+def emit_as_is(session: Session, message: Message) -> None:
+    """Publish a record that exists already, key, value and headers as they are, if this transaction commits."""
     event_id = next((value.decode(errors="replace") for name, value in message.headers if name == "ce_id"), "")
     packed = pack_headers(message.headers)
     _put(session, _row(event_id, message.topic, message.key, message.value, packed, session.instant))
@@ -138,6 +143,7 @@ def _unpack(value: str | list[str]) -> bytes:
 
 
 _headers = msgspec.json.Decoder(list[tuple[str, str | list[str]]])
+
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()

@@ -59,9 +59,13 @@ async def move(session: Session, moves: Sequence[tuple[str, int, int, int]]) -> 
 async def resolve(session: Session, starts: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
     """The position of each place; where there is none yet, `starts` is stored as its first, once and for all."""
     await session.execute(REMEMBER, sorted((*place, offset) for place, offset in starts.items()))
-    rows = await session.execute(READ)
-    known = {TopicPartition(row.topic, row.partition): row.next_offset for row in rows}
+    known = await stored(session)
     return {place: known[place] for place in starts}
+
+
+async def stored(session: Session) -> dict[TopicPartition, int]:
+    """The offset of the next record to apply, for each place this service has ever read."""
+    return {TopicPartition(row.topic, row.partition): row.next_offset for row in await session.execute(READ)}
 
 
 async def set_dead_in_row(session: Session, counts: Mapping[TopicPartition, int]) -> None:

@@ -11,6 +11,7 @@ from services.handoff.watch import watch
 from shared.bus import Bus
 from shared.consume import Consumer
 from shared.db import Database
+from shared.redrive_api import redrive_routes
 from shared.relay import Relay, relay_settings
 from shared.security import Keyring
 from shared.service import Service, run_service
@@ -23,6 +24,7 @@ def build(bus: Bus, settings: Settings) -> Service:
     """The service; nothing is connected yet."""
     given = settings.extended(HandoffSettings)
     database = Database(given.database_url_for(NAME), service=NAME)
+    keyring = Keyring(given.api_keys)
     return Service(
         name=NAME,
         database=database,
@@ -31,7 +33,7 @@ def build(bus: Bus, settings: Settings) -> Service:
             "relay": Relay(database, bus, relay_settings(given.outbox_prune_after_hours)).run,
             "clock": partial(watch, database, poll_seconds=given.clocks_poll_ms / 1000, batch=given.clocks_batch),
         },
-        routers=[routes(database, Keyring(given.api_keys))],
+        routers=[routes(database, keyring), redrive_routes(database, bus, keyring)],
     )
 
 

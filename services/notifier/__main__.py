@@ -21,6 +21,7 @@ from shared.clock import system_clock
 from shared.consume import Consumer
 from shared.db import Database
 from shared.http import Outbound
+from shared.redrive_api import redrive_routes
 from shared.relay import Relay, relay_settings
 from shared.security import Keyring
 from shared.service import Service, run_service
@@ -35,6 +36,7 @@ def build(bus: Bus, settings: Settings) -> Service:
     """The service; nothing is connected yet."""
     given = settings.extended(NotifierSettings)
     database = Database(given.database_url_for(NAME), service=NAME)
+    keyring = Keyring(given.api_keys)
     desk = Desk(given.channels, given.console_url)
     if missing := sorted(set(Channel) - given.channels):
         log.warning("notifier.channels_not_configured", channels=[channel.value for channel in missing])
@@ -49,7 +51,7 @@ def build(bus: Bus, settings: Settings) -> Service:
             ).run,  # of its dead letters: it says nothing else
             "deliver": partial(deliver, database=database, senders=senders(given), settings=sending),
         },
-        routers=[routes(database, Keyring(given.api_keys), given.channels)],
+        routers=[routes(database, keyring, given.channels), redrive_routes(database, bus, keyring)],
     )
 
 

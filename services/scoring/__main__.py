@@ -14,6 +14,7 @@ from services.scoring.settings import ScoringSettings
 from shared.bus import Bus
 from shared.consume import Consumer
 from shared.db import Database
+from shared.redrive_api import redrive_routes
 from shared.relay import Relay, relay_settings
 from shared.security import Keyring
 from shared.service import Service, run_service
@@ -42,6 +43,7 @@ def build(bus: Bus, settings: Settings) -> Service:
             intake_routes(door, keyring, senders),
             routes(database, keyring),
             quarantine_routes(database, keyring),
+            redrive_routes(database, bus, keyring),
         ],
     )
 

@@ -1,4 +1,5 @@
-"""The command line: `baton --help`. Exit code 0: done; 1: a finding or a failure; 2: the call itself was wrong.
+"""The command line: `baton --help`. Exit code 0: done; 1: a finding or a failure; 2: the call itself was wrong
+(`baton lag`: further behind than `--fail-over` allows).
 
 Every command takes `-o json` for programs. Commands import what they need when they run, so that `--help` is fast.
 """

@@ -17,9 +17,11 @@ app = typer.Typer(
 )
 topics = typer.Typer(no_args_is_help=True, help="The topics of the event log.")
 dlq = typer.Typer(no_args_is_help=True, help="Records that a service could not use.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
 agreement = typer.Typer(no_args_is_help=True, help="The agreement between marketing and sales.")
 app.add_typer(topics, name="topics")
 app.add_typer(dlq, name="dlq")
+app.add_typer(keys, name="keys")
 app.add_typer(agreement, name="agreement")
 
 ServiceOption = Annotated[str | None, typer.Option("--service", help="One service; all without it.")]
@@ -111,6 +113,23 @@ def tail(
     tail_topic(settings_of(profile, data), topic, wanted, follow=follow, output=output)
 
 
+@app.command()
+def lag(
+    service: ServiceOption = None,
+    fail_over: Annotated[
+        float | None, typer.Option("--fail-over", min=0, help="Exit 2 if a partition is more seconds behind.")
+    ] = None,
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say how far each service is behind, in messages and in seconds, and who reads what."""
+    from shared.cli.lag import run_lag
+    from shared.cli.options import settings_of
+
+    raise typer.Exit(run_lag(settings_of(profile, data), service=service, fail_over_seconds=fail_over, output=output))
+
+
 @dlq.command("ls")
 def dlq_ls(
     service: ServiceOption = None,
@@ -137,6 +156,44 @@ def dlq_show(
     from shared.cli.options import settings_of
 
     raise typer.Exit(show_dead(settings_of(profile, data), place, output))
+
+
+@dlq.command("redrive")
+def dlq_redrive(
+    service: Annotated[str, typer.Argument(help="Whose dead letters.")],
+    since: Annotated[str | None, typer.Option("--since", help="Not older: a time (ISO 8601), or an age: 2h.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="However old.")] = False,
+    go: Annotated[bool, typer.Option("--go", help="Do it; without this it is only said what would happen.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="With this reason, as `dlq ls` names it.")] = None,
+    only_key: Annotated[str | None, typer.Option("--key", help="With this key, as a rule a lead's id.")] = None,
+    count: Annotated[int | None, typer.Option("--max", min=1, help="At most so many.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.01, help="So many a second.")] = None,
+    cap: Annotated[int, typer.Option("--cap", min=1, help="Leave what went back so often already.")] = 2,
+    profile: ProfileOption = None,
+    data: DataOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Send dead letters back to their topic, untouched: once the cause is mended. Each goes once."""
+    from dataclasses import replace
+
+    from shared.cli.options import settings_of
+    from shared.cli.redrive import Wanted, run_redrive
+
+    wanted = Wanted.of(service, since=since, everything=everything, only=(reason, only_key), cap=cap)
+    wanted = replace(wanted, count=count, per_second=rate)
+    raise typer.Exit(run_redrive(settings_of(profile, data), wanted, go=go, output=output))
+
+
+@keys.command("new")
+def keys_new(
+    name: Annotated[str, typer.Argument(help="Who calls, as the logs name it: letters and digits.")],
+    scope: Annotated[list[str], typer.Option("--scope", help="What it may do; repeat it. `admin` may do everything.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make an API key. It is shown once; what is stored of it is a hash."""
+    from shared.cli.keys import make_key
+
+    make_key(name, scope, output)
 
 
 @app.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from shared.bus import Bus, Record, TopicPartition
 from shared.cli.log import plain_record, records, with_bus
 from shared.cli.options import Output, show_json, show_table
-from shared.nearest import did_you_mean
+from shared.cli.stored import known_service
+from shared.redrive import REPLAYS
 from shared.service import UnknownName, service_names
 from shared.settings import Settings
 from shared.topics import dead_letter_topic
@@ -17,7 +18,7 @@ CAUSE_SHOWN = 100
 
 def list_dead(settings: Settings, service: str | None, output: Output) -> None:
     """Print every dead letter of a service, or of all."""
-    services = [_known(service)] if service else list(service_names())
+    services = [known_service(service)] if service else list(service_names())
 
     async def work(bus: Bus) -> list[tuple[str, Record]]:
         return [(name, one) for name in services async for one in records(bus, dead_letter_topic(name), {})]
@@ -31,7 +32,7 @@ def list_dead(settings: Settings, service: str | None, output: Output) -> None:
     if not rows:
         print("no dead letters")
         return
-    columns = ["place", "at", "origin", "key", "type", "reason", "cause"]
+    columns = ["place", "at", "origin", "key", "type", "reason", "replays", "cause"]
     show_table(columns, [[str(row[column])[:CAUSE_SHOWN] for column in columns] for row in rows])
 
 
@@ -69,6 +70,7 @@ def _row(service: str, record: Record) -> dict[str, object]:
         "key": (record.key or b"").decode(errors="replace"),
         "type": headers.get("ce_type", ""),
         "reason": headers.get("baton-reason-code", ""),
+        "replays": headers.get(REPLAYS, "0"),
         "cause": headers.get(CAUSE, ""),
     }
 
@@ -77,11 +79,4 @@ def _parsed(place: str) -> tuple[str, int, int]:
     parts = place.split("/")
     if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         raise UnknownName(f"{place!r} is no dead letter; expected service/partition/offset, e.g. scoring/0/12")
-    return _known(parts[0]), int(parts[1]), int(parts[2])
-
-
-def _known(service: str) -> str:
-    known = service_names()
-    if service not in known:
-        raise UnknownName(f"unknown service {service!r}{did_you_mean(service, known)}; known: {', '.join(known)}")
-    return service
+    return known_service(parts[0]), int(parts[1]), int(parts[2])

@@ -43,7 +43,7 @@ class Wanted:
         for pair in where:
             if "=" not in pair:
                 raise UnknownName(f"--where {pair}: expected header=value, e.g. ce_type=mql.qualified")
-        return cls(count, _instant(since) if since else None, dict(pair.split("=", 1) for pair in where))
+        return cls(count, instant(since) if since else None, dict(pair.split("=", 1) for pair in where))
 
     def holds(self, record: Record) -> bool:
         headers = dict(record.headers)
@@ -170,7 +170,8 @@ async def _compared(bus: Bus) -> TopicsReport:
     )
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
+    """A time, or an age before now. Raises `UnknownName`."""
     age = AGE.fullmatch(text)
     if age:
         return datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})

@@ -23,6 +23,7 @@ from shared.bus import (
     Record,
     TopicPartition,
     TopicsReport,
+    member_name,
 )
 from shared.clock import Clock, system_clock
 from shared.embedded.consumer import EmbeddedConsumer
@@ -80,6 +81,10 @@ class EmbeddedBus:
 
     async def committed(self, group: str, topics: Sequence[str]) -> dict[TopicPartition, int]:
         return await self._read(lambda log: log.committed(group, topics))
+
+    async def owners(self, group: str) -> dict[TopicPartition, str]:
+        members = self._groups[group].members if group in self._groups else []
+        return {place: member_name() for member in members for place in member.held or ()}
 
     async def ensure_topics(self, topics: Sequence[Topic]) -> TopicsReport:
         return await self._write(lambda log: log.ensure_topics(topics))

@@ -14,9 +14,19 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from shared.bus import BusUnavailable, Listener, OffsetRange, Record, TopicPartition, TopicsReport, differences
+from shared.bus import (
+    BusUnavailable,
+    Listener,
+    OffsetRange,
+    Record,
+    TopicPartition,
+    TopicsReport,
+    differences,
+    member_name,
+)
 from shared.kafka.client import KafkaLimits, end, quieten_loggers, within
 from shared.kafka.consumer import KafkaConsumer
 from shared.kafka.producer import KafkaProducer
@@ -52,6 +62,7 @@ class KafkaBus:
         settings = {
             **self._reader_settings(),
             "group_id": self._prefix + group,
+            "client_id": member_name(),
             "session_timeout_ms": int(limits.session_seconds * 1000),
             "heartbeat_interval_ms": int(limits.heartbeat_seconds * 1000),
             "rebalance_timeout_ms": int(limits.rebalance_seconds * 1000),
@@ -107,6 +118,21 @@ class KafkaBus:
             }
 
         return await self._administered(ask, "asking for a group's offsets")
+
+    async def owners(self, group: str) -> dict[TopicPartition, str]:
+        async def ask(admin: Any) -> dict[TopicPartition, str]:
+            (answer,) = await admin.describe_consumer_groups([self._prefix + group])
+            ((code, _, _, _, _, members),) = answer.groups
+            if code:
+                raise BusUnavailable(f"Kafka did not describe the group {group}: {for_code(code).__name__}")
+            return {
+                TopicPartition(topic.removeprefix(self._prefix), partition): client
+                for _, client, _, _, assignment in members
+                for topic, partitions in _assigned(assignment)
+                for partition in partitions
+            }
+
+        return await self._administered(ask, "asking who reads")
 
     async def ensure_topics(self, topics: Sequence[Topic]) -> TopicsReport:
         async def ask(admin: Any) -> TopicsReport:
@@ -227,6 +253,14 @@ class KafkaBus:
             "isolation_level": "read_uncommitted",
             "request_timeout_ms": int(self._limits.request_seconds * 1000),
         }
+
+
+def _assigned(assignment: bytes) -> list[tuple[str, list[int]]]:
+    """A member's partitions by topic; a member that is just joining has none yet."""
+    if not assignment:
+        return []
+    found: list[tuple[str, list[int]]] = ConsumerProtocolMemberAssignment.decode(assignment).assignment
+    return found
 
 
 def _configs(topic: Topic) -> dict[str, str]:
