@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.scoring.qualify import FIRST, Cycle, Mql, Qualification, current_cycle, judge, mql_id
 from services.scoring.score import (
-    Earned,
     Facts,
     Reading,
     Tally,
     earn,
-    earned,
     explain,
     fold,
     is_fresh,
     is_of_cycle,
     joined,
     learn,
+    net,
     raised_by,
+    reading,
     take,
-    total,
     values,
 )
 from services.scoring.scorecard import Card, day_of
@@ -39,16 +38,14 @@ class Displayed:
 
 @dataclass(slots=True)
 class Standing:
-    """Where a lead stands under one scorecard. What the rules give on `day` is kept until an activity changes it."""
+    """Where a lead stands under one scorecard. `reading` is the score on `day`, but for the `stale` dimensions."""
 
     card: Card
     tally: Tally
     cycle: Cycle = FIRST
     day: int | None = None
-    by_rule: list[Earned] = field(default_factory=list)
     reading: Reading | None = None
-    changed: set[int] = field(default_factory=set)
-    is_judged: bool = False
+    stale: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,10 @@ class Crossing:
 
 @dataclass(slots=True)
 class Lead:
-    """`last_received_at`: the greatest that was applied; `history`: its activities, where they may be folded anew."""
+    """`last_received_at`: the greatest that was applied; `history`: its activities, where they may be folded anew.
+
+    `is_changed`: something other than its scores is to be stored.
+    """
 
     lead_id: str
     version: int
@@ -77,10 +77,11 @@ class Lead:
     standings: list[Standing] = field(default_factory=list)
     displayed: dict[str, Displayed] = field(default_factory=dict)
     history: list[ActivityRecorded] | None = None
-    attributes: dict[str, Scalar] = field(default_factory=dict)
+    is_changed: bool = False
 
-    def __post_init__(self) -> None:
-        self.attributes = values(self.facts)
+    @property
+    def attributes(self) -> dict[str, Scalar]:
+        return values(self.facts)
 
 
 def apply(lead: Lead, activity: ActivityRecorded) -> list[Crossing]:
@@ -88,17 +89,16 @@ def apply(lead: Lead, activity: ActivityRecorded) -> list[Crossing]:
     lead.last_received_at = _later(lead.last_received_at, activity.received_at)
     if lead.history is not None:
         lead.history.append(activity)
-    has_learnt = learn(lead.facts, activity)
-    if has_learnt:
-        lead.attributes = values(lead.facts)
+    if activity.attributes:
+        _learn(lead, activity)
     for standing in lead.standings:
-        _take(lead, standing, activity, has_learnt=has_learnt)
-    return [
-        crossing
-        for standing in lead.standings
-        if is_fresh(standing.card, activity)
-        for crossing in _judge(lead, standing)
-    ]
+        met = take(standing.card, standing.tally, activity, standing.cycle.started_at)
+        standing.stale.update([rule.dimension for rule in met])
+    crossings: list[Crossing] = []
+    for standing in lead.standings:
+        if not standing.cycle.is_open and is_fresh(standing.card, activity):
+            crossings += _judge(lead, standing)
+    return crossings
 
 
 def fold_anew(lead: Lead, cards: Iterable[Card], version: int) -> None:
@@ -106,6 +106,7 @@ def fold_anew(lead: Lead, cards: Iterable[Card], version: int) -> None:
     if lead.history is None:
         raise ValueError(f"{lead.lead_id}: no history at hand to fold")
     lead.version = version
+    lead.is_changed = True
     lead.standings = []
     for card in cards:
         cycle = current_cycle(lead.mqls, card.product, card.motion)
@@ -119,7 +120,6 @@ def absorb(lead: Lead, other: Lead, received_at: datetime) -> None:
         raise ValueError(f"{lead.lead_id}: a merge needs both histories")
     lead.history += other.history
     lead.facts = joined(lead.facts, other.facts)
-    lead.attributes = values(lead.facts)
     lead.mqls += other.mqls
     for at in (other.last_received_at, received_at):
         lead.last_received_at = _later(lead.last_received_at, at)
@@ -152,62 +152,62 @@ def judge_once(lead: Lead, *, now: datetime | None = None) -> list[tuple[Crossin
     return found
 
 
+def resume(card: Card, tally: Tally, cycle: Cycle, said: Displayed, as_of: datetime) -> Standing:
+    """Where a lead stood when this was said of its tally, under this very card."""
+    return Standing(card, tally, cycle, day_of(as_of, card.zone), said.reading)
+
+
 def read(lead: Lead, standing: Standing) -> Reading:
-    """The score as of the last that was received; the rules that changed since the last reading are asked again."""
+    """The score as of the last that was received; only the dimensions that may have changed are asked again."""
     if lead.last_received_at is None:
         raise ValueError(f"{lead.lead_id}: nothing was received of it yet")
-    card, day = standing.card, day_of(lead.last_received_at, standing.card.zone)
+    card, known, day = standing.card, standing.reading, day_of(lead.last_received_at, standing.card.zone)
     if day != standing.day:
-        standing.by_rule = earn(card, standing.tally, lead.attributes, day)
-    elif standing.changed or standing.reading is None:
-        for place in standing.changed:
-            rule = card.rules[place]
-            standing.by_rule[place] = earned(card, rule, standing.tally.counts.get(rule.key), lead.attributes, day)
-    else:
-        return standing.reading
-    standing.day = day
-    standing.changed.clear()
-    standing.reading = total(card, standing.by_rule)
-    return standing.reading
+        standing.stale |= card.fading
+        standing.day = day
+    if known is None:
+        standing.stale |= {dimension.id for dimension in card.dimensions}
+    elif not standing.stale:
+        return known
+    nets = {} if known is None else dict(known.dimensions)
+    for dimension in card.dimensions:
+        if dimension.id in standing.stale:
+            nets[dimension.id] = net(dimension, standing.tally, lead.attributes, day)
+    standing.stale.clear()
+    if known is None or nets != known.dimensions:
+        standing.reading = known = reading(card, nets)
+    return known
 
 
 def display(lead: Lead, standing: Standing) -> Displayed | None:
     """What is to be said about the score now, if it is not what was said last."""
     said = lead.displayed.get(standing.card.id)
-    reading = read(lead, standing)
-    if said is not None and said.reading == reading:
+    now = read(lead, standing)
+    if said is not None and said.reading == now:
         return None
-    lead.displayed[standing.card.id] = Displayed(reading, said.version + 1 if said else 1)
+    lead.displayed[standing.card.id] = Displayed(now, said.version + 1 if said else 1)
     return lead.displayed[standing.card.id]
 
 
-def _take(lead: Lead, standing: Standing, activity: ActivityRecorded, *, has_learnt: bool) -> None:
-    """Count the activity; what it may have changed is to be read, and judged, again."""
-    raised = len(standing.tally.seen)
-    met = take(standing.card, standing.tally, activity, standing.cycle.started_at)
-    standing.changed.update(rule.place for rule in met)
-    if has_learnt:
-        standing.changed.update(rule.place for rule in standing.card.rules if not rule.kinds)
-    if standing.changed or len(standing.tally.seen) != raised or standing.cycle.started_at is not None:
-        standing.is_judged = False
-    elif standing.is_judged and lead.last_received_at is not None:
-        standing.is_judged = day_of(lead.last_received_at, standing.card.zone) == standing.day
+def _learn(lead: Lead, activity: ActivityRecorded) -> None:
+    lead.is_changed = True
+    if learn(lead.facts, activity):
+        for standing in lead.standings:
+            standing.stale |= standing.card.factual
 
 
-def _judge(lead: Lead, standing: Standing) -> Iterator[Crossing]:
-    if standing.is_judged or standing.cycle.is_open or lead.last_received_at is None:
-        return
-    standing.is_judged = True
-    card, cycle = standing.card, standing.cycle
-    reading = read(lead, standing)
-    qualification = judge(card, standing.tally, reading, cycle, lead.last_received_at)
+def _judge(lead: Lead, standing: Standing) -> list[Crossing]:
+    if standing.cycle.is_open or lead.last_received_at is None:
+        return []
+    card, cycle, now = standing.card, standing.cycle, read(lead, standing)
+    qualification = judge(card, standing.tally, now, cycle, lead.last_received_at)
     if qualification is None:
-        return
-    number = cycle.number
+        return []
+    number, attributes = cycle.number, lead.attributes
     mql = Mql(mql_id(lead.lead_id, card.product, card.motion, number), lead.lead_id, card.product, card.motion, number)
     _open(lead, mql)
-    lines = explain(card, standing.by_rule)
-    yield Crossing(lead.lead_id, card, lead.version, mql, qualification, reading, lines, dict(lead.attributes))
+    lines = explain(card, earn(card, standing.tally, attributes, day_of(lead.last_received_at, card.zone)))
+    return [Crossing(lead.lead_id, card, lead.version, mql, qualification, now, lines, attributes)]
 
 
 def _open(lead: Lead, mql: Mql) -> None:

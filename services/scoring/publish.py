@@ -37,7 +37,8 @@ async def publish(session: Session, batch: Batch, now: datetime) -> None:
         else:
             _tell_qualified(session, one, contacts.get(batch.root(one.crossing.lead_id), {}))
     for lead, standing, displayed in changed:
-        emit(session, _scored(lead, standing, displayed), cause=batch.touched[lead.lead_id])
+        event_id = f"scored_{lead.lead_id}_{standing.card.id}_{displayed.version}"
+        emit(session, _scored(lead, standing, displayed), cause=batch.touched[lead.lead_id], event_id=event_id)
 
 
 def _tell_merged(session: Session, merged: Merged, now: datetime) -> None:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from services.scoring.scorecard import ONE, Bounds, Card, RaisedHand, Rule, bucket_of, day_of
+from services.scoring.scorecard import ONE, Bounds, Card, Dimension, RaisedHand, Rule, bucket_of, day_of
 from shared.events import ActivityRecorded, ExplanationLine, Scalar
 
 Counts = dict[str, dict[int, int]]  # rule -> day (or hour) of the agreement's zone -> activities
@@ -148,39 +148,34 @@ def values(facts: Facts) -> dict[str, Scalar]:
 
 def read(card: Card, tally: Tally, facts: Facts, as_of: datetime) -> Reading:
     """The score at an instant."""
-    return total(card, earn(card, tally, values(facts), day_of(as_of, card.zone)))
+    attributes, day = values(facts), day_of(as_of, card.zone)
+    return reading(card, {dimension.id: net(dimension, tally, attributes, day) for dimension in card.dimensions})
+
+
+def net(dimension: Dimension, tally: Tally, attributes: Mapping[str, Scalar], day: int) -> int:
+    """What a dimension comes to on a day: bound the groups, then their sum."""
+    given = 0
+    for group in dimension.groups:
+        given += _bounded(group.bounds, sum([earned(rule, tally, attributes, day).points for rule in group.rules]))
+    return _bounded(dimension.bounds, given)
+
+
+def reading(card: Card, dimensions: dict[str, int]) -> Reading:
+    """The score is the sum of its dimensions."""
+    return Reading(sum(dimensions.values()), dimensions, bucket(card, dimensions))
 
 
 def earn(card: Card, tally: Tally, attributes: Mapping[str, Scalar], day: int) -> list[Earned]:
     """What each rule of the card gives on a day, in the card's order."""
-    return [earned(card, rule, tally.counts.get(rule.key), attributes, day) for rule in card.rules]
+    return [earned(rule, tally, attributes, day) for rule in card.rules]
 
 
-def earned(
-    card: Card, rule: Rule, buckets: Mapping[int, int] | None, attributes: Mapping[str, Scalar], day: int
-) -> Earned:
+def earned(rule: Rule, tally: Tally, attributes: Mapping[str, Scalar], day: int) -> Earned:
     """What one rule gives on a day."""
     if not rule.kinds:
         return Earned(1, rule.points) if rule.matches(attributes) else NOTHING
-    if not buckets:
-        return NOTHING
-    count, weight = _weigh(card, rule, buckets, day)
-    return Earned(count, _rounded(rule.points * weight)) if count else NOTHING
-
-
-def total(card: Card, by_rule: Sequence[Earned]) -> Reading:
-    """Bound the groups, then the dimensions; the score is their sum."""
-    groups = [0] * len(card.groups)
-    for rule, (_, given) in zip(card.rules, by_rule, strict=True):
-        groups[rule.group] += given
-    nets = [0] * len(card.dimensions)
-    for group, net in zip(card.groups, groups, strict=True):
-        nets[group.dimension] += _bounded(group.bounds, net)
-    dimensions = {
-        dimension.id: _bounded(dimension.bounds, net) for dimension, net in zip(card.dimensions, nets, strict=True)
-    }
-    score = sum(dimensions.values())
-    return Reading(score, dimensions, bucket(card, dimensions))
+    buckets = tally.counts.get(rule.key)
+    return _weighed(rule, buckets, day) if buckets else NOTHING
 
 
 def bucket(card: Card, dimensions: Mapping[str, int]) -> str:
@@ -197,16 +192,15 @@ def points(dimensions: Mapping[str, int]) -> dict[str, Scalar]:
 def explain(card: Card, by_rule: Sequence[Earned]) -> list[ExplanationLine]:
     """Every rule that gave something, and what each bound took or added: a dimension's lines sum to it exactly."""
     lines: list[ExplanationLine] = []
-    for place, dimension in enumerate(card.dimensions):
-        net = 0
-        for position, group in enumerate(card.groups):
-            if group.dimension == place:
-                given = [(rule, by_rule[rule.place]) for rule in card.rules if rule.group == position]
-                lines += [_rule_line(dimension.id, group.id, rule, got) for rule, got in given if got.number]
-                sum_of_rules = sum(got.points for _, got in given)
-                lines += _bound_lines(GROUP_BOUNDS, group.bounds, sum_of_rules, dimension.id, group.id)
-                net += _bounded(group.bounds, sum_of_rules)
-        lines += _bound_lines(DIMENSION_BOUNDS, dimension.bounds, net, dimension.id, None)
+    for dimension in card.dimensions:
+        given = 0
+        for group in dimension.groups:
+            got = [by_rule[rule.place] for rule in group.rules]
+            lines += [_rule_line(group.id, rule, one) for rule, one in zip(group.rules, got, strict=True) if one.number]
+            sum_of_rules = sum(one.points for one in got)
+            lines += _bound_lines(GROUP_BOUNDS, group.bounds, sum_of_rules, dimension.id, group.id)
+            given += _bounded(group.bounds, sum_of_rules)
+        lines += _bound_lines(DIMENSION_BOUNDS, dimension.bounds, given, dimension.id, None)
     return lines
 
 
@@ -236,16 +230,18 @@ def _added(one: Counts, other: Counts) -> Counts:
     return summed
 
 
-def _weigh(card: Card, rule: Rule, buckets: Mapping[int, int], day: int) -> tuple[int, int]:
-    """How many activities count, and the sum of their decay factors (`ONE` each without decay)."""
+def _weighed(rule: Rule, buckets: Mapping[int, int], day: int) -> Earned:
+    """What the counts of an activity rule give: the sum of their decay factors (`ONE` each without decay)."""
     per_day = 24 if rule.is_hourly else 1
-    decay = card.dimensions[card.groups[rule.group].dimension].decay
+    decay = rule.decay
     number = weight = 0
-    for bucket, count in _limited(rule, buckets, (day - card.lookback_days) * per_day):
+    for bucket, count in _limited(rule, buckets, (day - rule.lookback_days) * per_day):
         number += count
-        age = max(0, day - bucket // per_day)
-        weight += count * (ONE if decay is None else decay[age] if age < len(decay) else 0)
-    return number, weight
+        if decay is None:
+            weight += count * ONE
+        elif (age := max(0, day - bucket // per_day)) < len(decay):
+            weight += count * decay[age]
+    return Earned(number, _rounded(rule.points * weight)) if number else NOTHING
 
 
 def _limited(rule: Rule, buckets: Mapping[int, int], oldest: int | None = None) -> Iterator[tuple[int, int]]:
@@ -276,9 +272,9 @@ def _bounded(bounds: Bounds, net: int) -> int:
     return net
 
 
-def _rule_line(dimension: str, group: str, rule: Rule, got: Earned) -> ExplanationLine:
+def _rule_line(group: str, rule: Rule, got: Earned) -> ExplanationLine:
     return ExplanationLine(
-        kind="rule", dimension=dimension, group=group, rule=rule.id, count=got.number, points=got.points / 100
+        kind="rule", dimension=rule.dimension, group=group, rule=rule.id, count=got.number, points=got.points / 100
     )
 
 

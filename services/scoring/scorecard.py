@@ -5,6 +5,7 @@ Made once for each version of the agreement; what it holds never changes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,10 +14,11 @@ from functools import lru_cache
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from shared.agreement.durations import Duration
 from shared.agreement.model import Agreement
 from shared.agreement.scorecards import Bounded, Scorecard
 from shared.agreement.scorecards import Clause as AgreedClause
+from shared.agreement.scorecards import Dimension as AgreedDimension
+from shared.agreement.scorecards import Group as AgreedGroup
 from shared.agreement.scorecards import Rule as AgreedRule
 from shared.events import Scalar
 
@@ -38,40 +40,41 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Dimension:
-    """`decay[n]`: the factor after n whole days, in parts of `ONE`; past its end nothing is left. None: no decay."""
-
-    id: str
-    bounds: Bounds
-    decay: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    id: str
-    dimension: int
-    bounds: Bounds
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     """`points` (hundredths) for each matching activity of `kinds`; without kinds: once, while the attributes match.
 
-    `key` is the rule's name in a tally, `place` and `group` are its positions in the card. At most `times` count in a
-    window; `window` names the one a bucket lies in, None: each is its own. Buckets are days, or, for a limit per hour,
-    hours.
+    `key` is the rule's name in a tally, `place` its position in the card. At most `times` count in a window; `window`
+    names the one a bucket lies in, None: each is its own. Buckets are days, or, for a limit per hour, hours. Those
+    older than `lookback_days` count for nothing; `decay[n]`: the factor after n whole days, in parts of `ONE`; past its
+    end nothing is left. None: no decay.
     """
 
     key: str
     id: str
     place: int
-    group: int
+    dimension: str
     points: int
     kinds: tuple[str, ...]
     matches: Matches
     times: int | None
     window: Callable[[int], int] | None
     is_hourly: bool
+    lookback_days: int
+    decay: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    id: str
+    bounds: Bounds
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    id: str
+    bounds: Bounds
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,17 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A scorecard of one version of the agreement."""
+    """A scorecard of one version of the agreement. `factual` and `fading`: the dimensions that attributes, and days,
+    change without an activity that counts."""
 
     id: str
     product: str
     motion: str
     zone: ZoneInfo
-    lookback_days: int
     dimensions: tuple[Dimension, ...]
-    groups: tuple[Group, ...]
     rules: tuple[Rule, ...]
+    factual: frozenset[str]
+    fading: frozenset[str]
     rules_by_kind: Mapping[str, tuple[Rule, ...]]
     hands_by_kind: Mapping[str, tuple[RaisedHand, ...]]
     buckets: tuple[tuple[str, Matches], ...]
@@ -129,29 +133,21 @@ def day_of(at: datetime, zone: ZoneInfo) -> int:
 
 
 def _card(agreement: Agreement, scorecard: Scorecard) -> Card:
-    groups = [
-        (place, dimension, group) for place, dimension in enumerate(scorecard.dimensions) for group in dimension.groups
-    ]
-    rules = [
-        (position, f"{dimension.id}.{group.id}.{rule.id}", rule)
-        for position, (_, dimension, group) in enumerate(groups)
-        for rule in group.rules
-    ]
-    compiled = tuple(_rule(place, group, key, rule) for place, (group, key, rule) in enumerate(rules))
+    places = itertools.count()
+    lookback_days = agreement.lookback.timedelta.days
+    dimensions = tuple(_dimension(dimension, places, lookback_days) for dimension in scorecard.dimensions)
+    rules = tuple(rule for dimension in dimensions for group in dimension.groups for rule in group.rules)
     requalify = scorecard.requalify
     return Card(
         id=scorecard.id,
         product=scorecard.product,
         motion=scorecard.motion,
         zone=agreement.zone,
-        lookback_days=agreement.lookback.timedelta.days,
-        dimensions=tuple(
-            Dimension(dimension.id, _bounds(dimension), _decay(dimension.half_life))
-            for dimension in scorecard.dimensions
-        ),
-        groups=tuple(Group(group.id, place, _bounds(group)) for place, _, group in groups),
-        rules=compiled,
-        rules_by_kind=_by_kind((kind, rule) for rule in compiled for kind in rule.kinds),
+        dimensions=dimensions,
+        rules=rules,
+        factual=frozenset(rule.dimension for rule in rules if not rule.kinds),
+        fading=frozenset(rule.dimension for rule in rules if rule.kinds),
+        rules_by_kind=_by_kind((kind, rule) for rule in rules for kind in rule.kinds),
         hands_by_kind=_by_kind(_raised_hands(scorecard)),
         buckets=tuple((bucket.id, bucket.applies) for bucket in scorecard.buckets),
         clauses=tuple(_clause(clause) for clause in scorecard.clauses),
@@ -161,20 +157,31 @@ def _card(agreement: Agreement, scorecard: Scorecard) -> Card:
     )
 
 
-def _rule(place: int, group: int, key: str, rule: AgreedRule) -> Rule:
-    per = rule.limit.per if rule.limit else "day"
-    return Rule(
-        key=key,
-        id=rule.id,
-        place=place,
-        group=group,
-        points=rule.points_hundredths,
-        kinds=rule.when.activities,
-        matches=rule.when.holds,
-        times=rule.limit.times if rule.limit else None,
-        window=WINDOWS[per],
-        is_hourly=per == "hour",
+def _dimension(dimension: AgreedDimension, places: Iterator[int], lookback_days: int) -> Dimension:
+    decay = None if dimension.half_life is None else decay_table(dimension.half_life.timedelta)
+
+    def compiled(group: AgreedGroup, rule: AgreedRule) -> Rule:
+        per = rule.limit.per if rule.limit else "day"
+        return Rule(
+            key=f"{dimension.id}.{group.id}.{rule.id}",
+            id=rule.id,
+            place=next(places),
+            dimension=dimension.id,
+            points=rule.points_hundredths,
+            kinds=rule.when.activities,
+            matches=rule.when.holds,
+            times=rule.limit.times if rule.limit else None,
+            window=WINDOWS[per],
+            is_hourly=per == "hour",
+            lookback_days=lookback_days,
+            decay=decay,
+        )
+
+    groups = (
+        Group(group.id, _bounds(group), tuple(compiled(group, rule) for rule in group.rules))
+        for group in dimension.groups
     )
+    return Dimension(dimension.id, _bounds(dimension), tuple(groups))
 
 
 def _clause(clause: AgreedClause) -> Clause:
@@ -202,10 +209,6 @@ def _bounds(part: Bounded) -> Bounds:
 
 def _hundredths(points: float | None) -> int | None:
     return None if points is None else round(points * 100)
-
-
-def _decay(half_life: Duration | None) -> tuple[int, ...] | None:
-    return None if half_life is None else decay_table(half_life.timedelta)
 
 
 def _week(day: int) -> int:

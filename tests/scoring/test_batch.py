@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scoring.batch import Batch, Crossed, take_activity, take_merge
-from services.scoring.lead import Lead, display, fold_anew, read
+from services.scoring.lead import Lead, display, fold_anew, read, resume
 from services.scoring.score import Facts, fold, learn
 from services.scoring.score import read as read_score
 from shared.envelope import Received
@@ -65,8 +65,10 @@ def _loaded(lead: Lead) -> Lead:
     loaded = Lead(lead.lead_id, lead.version, lead.last_received_at, dict(lead.facts))
     loaded.mqls, loaded.displayed, loaded.history = list(lead.mqls), dict(lead.displayed), list(lead.history or ())
     fold_anew(loaded, CARDS.get(lead.version, ()), lead.version)
-    for mine, theirs in zip(loaded.standings, lead.standings, strict=True):
-        mine.tally = deepcopy(theirs.tally)
+    for place, standing in enumerate(lead.standings):
+        said, as_of = lead.displayed[standing.card.id], lead.last_received_at
+        assert as_of is not None
+        loaded.standings[place] = resume(standing.card, deepcopy(standing.tally), standing.cycle, said, as_of)
     return loaded
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.scoring.lead import Lead, apply, fold_anew, judge_once
 from services.scoring.qualify import Cycle, Mql, current_cycle, judge, mql_id
-from services.scoring.score import fold, read
+from services.scoring.score import Fact, fold, read
 from shared.events import ActivityRecorded
 from tests.scoring.leads import ANNA, BERT, NOON, a_good_company, activity, card, lives, pricing
 
@@ -41,7 +41,7 @@ def test_where_the_log_is_cut_does_not_change_who_became_an_mql(life: list[Activ
     first = lead()
     parts = qualified(first, life[:cut])
     second = lead(mqls=first.mqls, history=life[:cut])
-    second.facts, second.attributes, second.last_received_at = first.facts, first.attributes, first.last_received_at
+    second.facts, second.last_received_at = first.facts, first.last_received_at
     assert parts + qualified(second, life[cut:]) == crossed
     assert [one.mql_id for one in second.mqls] == [one.mql_id for one in whole.mqls]
 
@@ -103,8 +103,7 @@ def test_a_recycled_lead_needs_twenty_new_points_or_thirty_days() -> None:
     )
     ended = NOON + timedelta(hours=1)
     recycled = lead(mqls=[mql(1, ended)], history=history)
-    recycled.facts["company_size"] = (500, 0, "x")  # type: ignore[assignment]
-    recycled.attributes = {"company_size": 500}
+    recycled.facts["company_size"] = Fact(500, 0, "x")
     clicks = [activity("email_clicked", ended + timedelta(minutes=n), id=f"click{n}") for n in range(1, 8)]
     assert qualified(recycled, clicks) == ["click7"]  # 7 * 3.33 = 23.31
 

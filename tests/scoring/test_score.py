@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.scoring.score import Facts, Reading, Tally, add, earn, explain, fold, learn, read, total, values
+from services.scoring.score import Facts, Reading, Tally, add, earn, explain, fold, learn, read, values
 from services.scoring.scorecard import ONE, day_of, decay_table
 from shared.events import ActivityRecorded
 from tests.scoring.leads import NOON, activity, card, lives, pricing
@@ -56,7 +56,7 @@ def test_a_tally_survives_being_stored(life: list[ActivityRecorded]) -> None:
 def test_the_lines_of_the_explanation_sum_to_the_score_exactly(life: list[ActivityRecorded], days: int) -> None:
     as_of = AT + timedelta(days=days)
     by_rule = earn(card(), fold(card(), life), values(believed(life)), day_of(as_of, card().zone))
-    reading, lines = total(card(), by_rule), explain(card(), by_rule)
+    reading, lines = score(life, as_of), explain(card(), by_rule)
     for dimension, net in reading.dimensions.items():
         points = [Decimal(str(line.points)) for line in lines if line.dimension == dimension]
         assert sum(points, Decimal(0)) == Decimal(net) / 100

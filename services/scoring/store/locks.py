@@ -1,7 +1,8 @@
 """The locks of the scorer: leads and their roots, in the order of their ids, all of a batch at once (law 11).
 
-Every batch first makes the missing rows, then reads the roots, then locks. Only a root that changed in between lets
-the batch run again; a lead's state is read under the lock and never kept beyond the batch.
+Every batch first asks which of its leads are missing or merged (most are neither) and makes the missing rows; then it
+locks. Only a root that changed in between lets the batch run again; a lead's state is read under the lock and never
+kept beyond the batch.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ CREATE_LEADS = sql(
     lead_id="text",
 )
 
-ROOTS = sql(
-    "SELECT lead_id, coalesce(merged_into, lead_id) AS root FROM leads WHERE lead_id IN (SELECT lead_id FROM {rows})",
+NO_ROOTS = sql(
+    """
+    SELECT rows.lead_id, leads.merged_into FROM {rows} LEFT JOIN leads ON leads.lead_id = rows.lead_id
+    WHERE leads.lead_id IS NULL OR leads.merged_into IS NOT NULL
+    """,
     lead_id="text",
 )
 
@@ -69,8 +73,12 @@ class Locked:
 async def lock(session: Session, lead_ids: Iterable[str], *, merging: Iterable[str] = ()) -> Locked:
     """Make the missing leads; lock them, their roots, and all that points at the roots of `merging`. `RootChanged`."""
     ids = column(lead_ids)
-    await session.execute(CREATE_LEADS, ids)
-    roots = {row.lead_id: row.root for row in await session.execute(ROOTS, ids)}
+    exceptions = await session.execute(NO_ROOTS, ids)
+    if missing := column(row.lead_id for row in exceptions if row.merged_into is None):
+        await session.execute(CREATE_LEADS, missing)
+    roots = {lead_id: lead_id for (lead_id,) in ids} | {
+        row.lead_id: row.merged_into or row.lead_id for row in exceptions
+    }
     heads = column(roots[lead_id] for lead_id in merging)
     if heads:
         family = await session.execute(FAMILY, heads)

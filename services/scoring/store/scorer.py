@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.engine import Row
 
 from services.scoring.batch import Crossed
-from services.scoring.lead import Displayed, Lead, Standing
+from services.scoring.lead import Displayed, Lead, Standing, resume
 from services.scoring.qualify import Mql, current_cycle
 from services.scoring.score import Fact, Reading, Tally
 from services.scoring.scorecard import Card
@@ -21,7 +21,8 @@ from shared.sql import sql
 
 SCORES = sql(
     """
-    SELECT lead_id, scorecard, agreement_version, tally, score, dimensions, bucket, cycle, version FROM lead_scores
+    SELECT lead_id, scorecard, agreement_version, tally, score, dimensions, bucket, version, as_of_at
+    FROM lead_scores
     WHERE lead_id IN (SELECT lead_id FROM {rows})
     """,
     lead_id="text",
@@ -36,17 +37,6 @@ MQLS = sql(
 )
 
 LEADS_OF_MQLS = sql("SELECT mql_id, made_for FROM mqls WHERE mql_id IN (SELECT mql_id FROM {rows})", mql_id="text")
-
-CLOSE_MQLS = sql(
-    """
-    UPDATE mqls SET ended_at = rows.ended_at, gave_way_at = rows.gave_way_at FROM {rows}
-    WHERE mqls.mql_id = rows.mql_id AND mqls.ended_at IS NULL AND mqls.gave_way_at IS NULL
-    RETURNING lead_id
-    """,
-    mql_id="text",
-    ended_at="timestamptz",
-    gave_way_at="timestamptz",
-)
 
 CLOSE_MQLS = sql(
     """
@@ -119,31 +109,6 @@ PUT_SCORES = sql(
     as_of_at="timestamptz",
 )
 
-PUT_SCORES = sql(
-    """
-    INSERT INTO lead_scores (lead_id, scorecard, product, motion, agreement_version, tally, score, dimensions, bucket,
-        cycle, version, as_of_at)
-    SELECT lead_id, scorecard, product, motion, agreement_version, tally, score, dimensions, bucket,
-        cycle, version, as_of_at FROM {rows} WHERE true
-    ON CONFLICT (lead_id, scorecard) DO UPDATE SET product = excluded.product, motion = excluded.motion,
-        agreement_version = excluded.agreement_version, tally = excluded.tally, score = excluded.score,
-        dimensions = excluded.dimensions, bucket = excluded.bucket, cycle = excluded.cycle,
-        version = excluded.version, as_of_at = excluded.as_of_at
-    """,
-    lead_id="text",
-    scorecard="text",
-    product="text",
-    motion="text",
-    agreement_version="bigint",
-    tally="text",
-    score="bigint",
-    dimensions="text",
-    bucket="text",
-    cycle="bigint",
-    version="bigint",
-    as_of_at="timestamptz",
-)
-
 INSERT_MQLS = sql(
     """
     INSERT INTO mqls (mql_id, made_for, lead_id, product, motion, cycle, scorecard, agreement_version, clause,
@@ -181,6 +146,8 @@ async def load(
         rows = {score.scorecard: score for score in scores.get(lead_id, ())}
         lead.displayed = {card_id: _displayed(score) for card_id, score in rows.items()}
         lead.standings = [_standing(lead, card, rows.get(card.id)) for card in cards.get(lead.version, ())]
+        for score in rows.values():
+            lead.last_received_at = max(lead.last_received_at or score.as_of_at, score.as_of_at)
         if lead_id in wanted or row.last_received_at is None:
             lead.history = known.get(lead_id, [])
         leads[lead_id] = lead
@@ -209,11 +176,17 @@ async def put_merges(session: Session, survivors: Mapping[str, str]) -> None:
 
 
 async def put_leads(session: Session, leads: Sequence[Lead]) -> None:
-    """Write leads and their scores back, as they are displayed."""
-    if not leads:
-        return
-    rows = [(lead.lead_id, lead.version, lead.last_received_at, _json(lead.facts)) for lead in leads]
-    await session.execute(UPDATE_LEADS, rows)
+    """Write leads and their scores back, as they are displayed.
+
+    `last_received_at` is the scores' `as_of_at`, too, so that an activity that only scores costs one row, not two.
+    """
+    changed = [
+        (lead.lead_id, lead.version, lead.last_received_at, _json(lead.facts))
+        for lead in leads
+        if lead.is_changed or not lead.standings
+    ]
+    if changed:
+        await session.execute(UPDATE_LEADS, changed)
     scores = [
         _score_row(lead, standing, lead.displayed[standing.card.id])
         for lead in leads
@@ -258,8 +231,13 @@ def _displayed(row: Row[Any]) -> Displayed:
 
 
 def _standing(lead: Lead, card: Card, row: Row[Any] | None) -> Standing:
-    tally = _tally.decode(row.tally) if row is not None else Tally()
-    return Standing(card, tally, current_cycle(lead.mqls, card.product, card.motion))
+    cycle = current_cycle(lead.mqls, card.product, card.motion)
+    if row is None:
+        return Standing(card, Tally(), cycle)
+    tally = _tally.decode(row.tally)
+    if row.agreement_version != lead.version:
+        return Standing(card, tally, cycle)
+    return resume(card, tally, cycle, lead.displayed[card.id], row.as_of_at)
 
 
 def _score_row(lead: Lead, standing: Standing, displayed: Displayed) -> tuple[object, ...]:
