@@ -1,9 +1,9 @@
-"""What `baton check` reads by age: accepted items and MQLs. Both only grow at their end, where an index costs little."""
+"""What `baton check` reads by age: accepted items and MQLs. Both grow at their end only: an index costs little."""
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
