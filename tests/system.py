@@ -47,9 +47,10 @@ class System:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("BATON_")}
         return plain | {"BATON_DATA_DIRECTORY": str(self.directory), **self.settings}
 
-    def start(self, **more: str) -> None:
+    def start(self, *, roles: str | None = None, **more: str) -> None:
         """Start, and wait until it is ready. `more`: settings of this start alone."""
         command = [sys.executable, "-m", "shared.cli", "up", "--port", "0", "-o", "json"]
+        command += ["--roles", roles] if roles else []
         with (self.directory / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=self.environment | more, stdout=subprocess.PIPE, stderr=log, text=True
