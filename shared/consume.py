@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 import structlog
 
-from shared.bus import Bus, BusError, BusUnavailable, OffsetGap, TopicPartition
+from shared.bus import Bus, BusError, BusUnavailable, OffsetGap, OffsetRange, TopicPartition
 from shared.bus import Consumer as BusConsumer
 from shared.db import Database, DatabaseError
 from shared.failpoints import failpoint
@@ -24,6 +23,7 @@ from shared.lanes import Lane, bundles
 from shared.positions import resolve
 from shared.settle import ConsumerHalted, ConsumeSettings, Handler, Settler
 from shared.topics import group, topic
+from shared.waiting import pause
 
 log = structlog.get_logger()
 
@@ -43,10 +43,10 @@ class Consumer:
         self._lanes: dict[TopicPartition, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
+        self._failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then finish what is in hand. Raises `ConsumerHalted`."""
-        failures = 0
         while not stop.is_set():
             beat()  # waiting for a broker is progress, too: a restart would not bring it back
             try:
@@ -57,25 +57,21 @@ class Consumer:
                     "next_offset in the positions table"
                 ) from error
             except (BusError, DatabaseError) as error:
-                failures += 1
-                beat()
+                self._failures += 1
                 log.warning("consume.waits", service=self._service, cause=type(error).__name__, detail=str(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._settings.back_off(failures))
-            else:
-                failures = 0
+                await pause(stop, self._settings.back_off(self._failures))
 
     # As the bus consumer's listener
 
     async def assigned(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Where the database says that this service is, in each of these partitions."""
-        ranges = await self._bus.ranges(sorted({place.topic for place in partitions}))
-        if unknown := partitions - ranges.keys():
-            raise BusUnavailable(f"no offsets for {_names(unknown)}")
+        ranges = await self._ranges(partitions)
         starts = {
             place: ranges[place].begin if self._starts_early(place.topic) else ranges[place].end for place in partitions
         }
         positions = await self._database.run(lambda session: resolve(session, starts))
+        if any(position > ranges[place].end for place, position in positions.items()):
+            ranges = await self._ranges(partitions)  # a member that was pushed out may have gone on in between
         for place, position in positions.items():
             begin, end = ranges[place]
             if not begin <= position <= end:
@@ -90,6 +86,12 @@ class Consumer:
         for place in partitions:
             self._lanes.pop(place, None)
         log.info("consume.revoked", service=self._service, partitions=_names(partitions))
+
+    async def _ranges(self, partitions: frozenset[TopicPartition]) -> Mapping[TopicPartition, OffsetRange]:
+        ranges = await self._bus.ranges(sorted({place.topic for place in partitions}))
+        if unknown := partitions - ranges.keys():
+            raise BusUnavailable(f"no offsets for {_names(unknown)}")
+        return ranges
 
     def _starts_early(self, name: str) -> bool:
         return topic(name).consumers[self._service] == "earliest"
@@ -118,6 +120,7 @@ class Consumer:
                 max_records=self._settings.batch,
                 timeout_seconds=self._settings.poll_seconds,
             )
+            self._failures = 0
             for place, records in read.items():
                 if lane := self._lanes.get(place):
                     lane.records.extend(record for record in records if record.offset >= lane.position)

@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
-import psycopg
-from psycopg.pq import TransactionStatus
-from sqlalchemy.engine import Row, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.engines import Limits, postgresql_engine, sqlite_engine
 from shared.failpoints import failpoint
-from shared.sql import Dialect, Rows, Statement, from_sqlite, sql
+from shared.heartbeat import beat
+from shared.session import Session, deadline
+from shared.sql import Dialect
 from shared.trouble import (
     DatabaseError,
     DatabaseUnavailable,
@@ -52,7 +51,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Work = Callable[["Session"], Awaitable[T]]
+Work = Callable[[Session], Awaitable[T]]
 
 
 class Pinned(Protocol):
@@ -61,91 +60,8 @@ class Pinned(Protocol):
     async def __call__(self, work: Work[T], /) -> T: ...
 
 
-ALIVE = (TransactionStatus.INTRANS, TransactionStatus.INERROR)  # after an error, the next statement says so itself
 READERS = 4  # reading connections of an embedded service: more do not help one process
 BACK_OFF_SECONDS = 0.05
-
-NOW = sql("SELECT clock_timestamp() AS now_at")
-
-
-class Session:
-    """One transaction, as handlers and stores see it. It has no commit."""
-
-    def __init__(self, connection: AsyncConnection, dialect: Dialect, service: str, limits: Limits) -> None:
-        self.dialect = dialect
-        self.service = service
-        self._connection = connection
-        self._limits = limits
-        self._buffers: dict[str, list[Any]] = {}
-        self._before_commit: list[Callable[[], Awaitable[None]]] = []
-        self._wakes: set[str] = set()
-        self._instant: datetime | None = None
-        self._is_begun = dialect == "sqlite"  # psycopg begins with the first statement
-
-    async def execute(self, statement: Statement, rows: Rows | None = None, **parameters: Any) -> list[Row[Any]]:
-        """Run one statement; its result rows, if it returns any. Raises `DatabaseError`; data errors pass unchanged."""
-        clause, bound = statement.bind(self.dialect, rows, parameters)
-        await self._assert_open()
-        try:
-            async with _deadline(self._limits.answer_seconds, "a statement"):
-                result = await self._connection.execute(clause, bound)
-        except DatabaseUnavailable:
-            await self._connection.invalidate()
-            raise
-        self._is_begun = True
-        if not result.returns_rows:
-            return []
-        found = result.all()
-        return [_decoded(row) for row in found] if self.dialect == "sqlite" else list(found)
-
-    async def first(self, statement: Statement, rows: Rows | None = None, **parameters: Any) -> Row[Any] | None:
-        """The first result row, or None."""
-        found = await self.execute(statement, rows, **parameters)
-        return found[0] if found else None
-
-    async def now(self) -> datetime:
-        """The database's clock, this instant (not the transaction's start)."""
-        (row,) = await self.execute(NOW)
-        self._instant = row.now_at
-        return self.instant
-
-    @property
-    def instant(self) -> datetime:
-        """What `now()` last answered in this transaction."""
-        if self._instant is None:
-            raise RuntimeError("ask session.now() first")
-        return self._instant
-
-    def buffer(self, name: str) -> list[Any]:
-        """A list that lives as long as this transaction."""
-        return self._buffers.setdefault(name, [])
-
-    def before_commit(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run last in the transaction."""
-        self._before_commit.append(work)
-
-    def wake(self, name: str) -> None:
-        """After the commit, wake whoever waits for `Database.signal(name)`. A hint: polling is the truth."""
-        self._wakes.add(name)
-
-    async def _finish(self) -> set[str]:
-        for work in self._before_commit:
-            await work()
-        await self._assert_open(TransactionStatus.INTRANS)  # COMMIT of a failed one would be a silent ROLLBACK
-        return self._wakes
-
-    async def _assert_open(self, *states: TransactionStatus) -> None:
-        """Raise `TransactionLost` unless the transaction that was begun is still the one that is open."""
-        if not self._is_begun:
-            return
-        raw = await self._connection.get_raw_connection()
-        driver = raw.driver_connection
-        if isinstance(driver, psycopg.AsyncConnection):
-            is_open = driver.info.transaction_status in (states or ALIVE)
-        else:
-            is_open = driver is not None and driver.in_transaction
-        if not is_open:
-            raise TransactionLost("the transaction ended by itself; it is run again")
 
 
 class Database:
@@ -173,6 +89,7 @@ class Database:
         `DatabaseUnavailable`; whatever else `work` raises passes unchanged.
         """
         for attempt in range(1, (attempts or self.limits.attempts) + 1):
+            beat()
             try:
                 return await self._once(work)
             except (DBAPIError, PoolTimeout, ResourceClosedError, DatabaseError) as error:
@@ -240,7 +157,7 @@ class Database:
             await self._begin(connection)
             session = Session(connection, self.dialect, self.service, self.limits)
             result = await work(session)
-            wakes = await session._finish()
+            wakes = await session.finish()
             failpoint("database.before_commit")
             await self._commit(connection)
         except BaseException:
@@ -251,11 +168,11 @@ class Database:
         return result
 
     async def _begin(self, connection: AsyncConnection) -> None:
-        async with _deadline(self.limits.answer_seconds, "BEGIN"):
+        async with deadline(self.limits.answer_seconds, "BEGIN"):
             await connection.begin()
 
     async def _connect(self, engine: AsyncEngine) -> AsyncConnection:
-        async with _deadline(self.limits.connect_seconds + self.limits.pool_seconds, "a connection"):
+        async with deadline(self.limits.connect_seconds + self.limits.pool_seconds, "a connection"):
             return await engine.connect()
 
     @asynccontextmanager
@@ -269,7 +186,7 @@ class Database:
 
     async def _commit(self, connection: AsyncConnection) -> None:
         try:
-            async with _deadline(self.limits.answer_seconds, "COMMIT"):
+            async with deadline(self.limits.answer_seconds, "COMMIT"):
                 await connection.commit()
         except DatabaseUnavailable as error:
             await connection.invalidate()
@@ -278,23 +195,6 @@ class Database:
             if self.dialect == "postgresql" and trouble(error) is Trouble.UNAVAILABLE and error.connection_invalidated:
                 raise OutcomeUnknown(in_short(error)) from error
             raise
-
-
-@asynccontextmanager
-async def _deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise DatabaseUnavailable(f"no answer to {what} within {seconds:.0f} s") from error
-
-
-def _decoded(row: Row[Any]) -> Row[Any]:
-    fields: Sequence[str] = row._fields
-    if not any(name.endswith("_at") for name in fields):
-        return row
-    values = tuple(from_sqlite(name, value) for name, value in zip(fields, row, strict=True))
-    return Row(row._parent, None, row._key_to_index, values)
 
 
 async def _rolled_back(connection: AsyncConnection) -> None:

@@ -7,7 +7,6 @@ one transaction on both, so that one killed half-way leaves nothing behind.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine, make_url
 
-LOCK_CLASS = 0x62746E  # "btn": what the advisory locks of Baton have in common
+from shared.advisory import LOCK_CLASS, lock_key
+
 WAIT_SECONDS = 120
 
 Instant = sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
@@ -107,7 +107,7 @@ def create_spine_tables() -> None:
     published = sa.text("published_at IS NOT NULL")
     op.create_index("outbox_published", "outbox", ["published_at"], postgresql_where=published, sqlite_where=published)
     parked = sa.text("parked_at IS NOT NULL")
-    op.create_index("outbox_parked", "outbox", ["id"], postgresql_where=parked, sqlite_where=parked)
+    op.create_index("outbox_parked", "outbox", ["parked_at"], postgresql_where=parked, sqlite_where=parked)
     op.create_table(
         "idempotency",
         sa.Column("scope", sa.Text, primary_key=True),
@@ -162,13 +162,13 @@ def _locked(engine: Engine, service: str) -> Iterator[None]:
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text(f"SET lock_timeout = '{WAIT_SECONDS}s'"))
-        key = {"class": LOCK_CLASS, "service": zlib.crc32(service.encode()) - 2**31}
-        connection.execute(sa.text("SELECT pg_advisory_lock(:class, :service)"), key)
+        key = {"class": LOCK_CLASS, "key": lock_key(f"migrations:{service}")}
+        connection.execute(sa.text("SELECT pg_advisory_lock(:class, :key)"), key)
         try:
             connection.execute(sa.text(f'CREATE SCHEMA IF NOT EXISTS "{service}"'))
             yield
         finally:
-            connection.execute(sa.text("SELECT pg_advisory_unlock(:class, :service)"), key)
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:class, :key)"), key)
 
 
 def _engine(url: str, service: str) -> Engine:

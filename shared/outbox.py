@@ -26,6 +26,7 @@ from shared.sql import sql
 from shared.telemetry import traceparent
 from shared.topics import MAX_EVENT_BYTES, MAX_RECORD_BYTES, dead_letter_topic
 
+MAX_KEY_BYTES = 1024  # of a dead letter that has to be cut; our own keys have at most 64
 SHARDS = 16  # keys are spread over these; a relay holds whole shards, so that one relay at a time publishes a key
 Row = tuple[str, str, int, bytes, bytes, str, datetime]
 OUTBOX = "outbox"  # the signal that wakes the relay of this process
@@ -81,7 +82,8 @@ def emit(session: Session, event: Event, *, cause: Received[Any] | None = None, 
 def emit_dead_letter(session: Session, record: Record, death: Death) -> None:
     """Put a record, untouched, on the service's dead-letter topic, with its cause and origin as headers.
 
-    The `kafka_dlt-*` and `x-original-topic` names are those that common Kafka tools know.
+    The `kafka_dlt-*` and `x-original-topic` names are those that common Kafka tools know. A record so large that the
+    broker would not take it with these headers goes without its value, and says so: its origin names where it still is.
     """
     cause = death.cause.encode()[:2000]
     origin: Headers = (
@@ -100,13 +102,14 @@ def emit_dead_letter(session: Session, record: Record, death: Death) -> None:
     headers = (*record.headers, *origin)
     message = Message(dead_letter_topic(session.service), record.key or b"", record.value or b"", headers)
     if size(message) > MAX_RECORD_BYTES:
-        raise EventTooLarge(f"dead letter of {record.topic}/{record.partition}/{record.offset}: {size(message)} bytes")
+        message = Message(message.topic, message.key[:MAX_KEY_BYTES], b"", (*origin, ("baton-value-dropped", b"1")))
     emit_as_is(session, message)
 
 
 def emit_as_is(session: Session, message: Message) -> None:
     """Publish a record that exists already, key, value and headers as they are, if this transaction commits."""
     event_id = next((value.decode(errors="replace") for name, value in message.headers if name == "ce_id"), "")
+    event_id = event_id.replace("\0", "")  # a stranger's; PostgreSQL keeps no NUL in a text
     packed = pack_headers(message.headers)
     _put(session, _row(event_id, message.topic, message.key, message.value, packed, session.instant))
 

@@ -8,9 +8,7 @@ server's file lock made this process the only one. No transaction is open while 
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,6 +18,7 @@ import structlog
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import DBAPIError
 
+from shared.advisory import LOCK_CLASS, lock_key
 from shared.bus import Bus, BusError, Message, MessageRefused, Producer
 from shared.db import Database, DatabaseError, Pinned, Session, trouble
 from shared.failpoints import failpoint
@@ -27,15 +26,17 @@ from shared.heartbeat import beat
 from shared.outbox import OUTBOX, SHARDS, unpack_headers
 from shared.sql import sql
 from shared.telemetry import metrics
+from shared.waiting import first_of, pause
 
 log = structlog.get_logger()
 
 TRY_LOCKS = sql(
     """
-    SELECT shard FROM (SELECT shard FROM {rows} OFFSET 0) AS wanted
-    WHERE pg_try_advisory_lock(CAST(:class AS int), CAST(shard AS int))
+    SELECT shard FROM (SELECT shard, key FROM {rows} OFFSET 0) AS wanted
+    WHERE pg_try_advisory_lock(CAST(:class AS int), CAST(key AS int))
     """,
     shard="bigint",
+    key="bigint",
 )
 WAITING = sql(
     """
@@ -62,6 +63,15 @@ PRUNE = sql(
     DELETE FROM outbox WHERE id IN (
         SELECT id FROM outbox WHERE published_at < :before_at ORDER BY published_at LIMIT :size
     )
+    RETURNING id
+    """
+)
+MEASURE = sql(
+    """
+    SELECT
+        (SELECT count(*) FROM outbox WHERE published_at IS NULL AND parked_at IS NULL) AS waiting,
+        (SELECT min(created_at) FROM outbox WHERE published_at IS NULL AND parked_at IS NULL) AS oldest_at,
+        (SELECT count(*) FROM outbox WHERE parked_at IS NOT NULL) AS parked
     """
 )
 
@@ -75,6 +85,7 @@ class RelaySettings:
     lock_seconds: float = 1.0
     keep: timedelta | None = timedelta(days=1)
     prune_seconds: float = 60.0
+    measure_seconds: float = 5.0
     max_back_off_seconds: float = 5.0
 
 
@@ -105,7 +116,7 @@ class Relay:
                 log.warning(
                     "relay.waits", service=self._database.service, cause=type(error).__name__, detail=str(error)
                 )
-                await _wait(stop, self._back_off_seconds)
+                await pause(stop, self._back_off_seconds)
 
     async def _session(self, stop: asyncio.Event) -> None:
         """With one connection, one producer, and the shards this connection holds."""
@@ -120,34 +131,35 @@ class Relay:
         clock = asyncio.get_running_loop().time
         hint = self._database.signal(OUTBOX)
         held: set[int] = set()
-        locks_at = prune_at = 0.0
+        locks_at = prune_at = measure_at = 0.0
         while not stop.is_set():
             beat()
             if len(held) < SHARDS and clock() >= locks_at:
                 held |= await run(partial(self._lock, held=frozenset(held)))
                 locks_at = clock() + self._settings.lock_seconds
+            if clock() >= measure_at:
+                await run(self._measure)
+                measure_at = clock() + self._settings.measure_seconds
+            if held and clock() >= prune_at and not await run(self._prune):
+                prune_at = clock() + self._settings.prune_seconds
             hint.clear()
             if held and await self._round(run, producer, held):
                 self._back_off_seconds = 0.0
                 continue
-            if self._settings.keep is not None and clock() >= prune_at:
-                await run(self._prune)
-                prune_at = clock() + self._settings.prune_seconds
-            await _first_of(hint, stop, self._settings.poll_seconds)
+            await first_of(hint, stop, seconds=self._settings.poll_seconds)
 
     async def _lock(self, session: Session, held: frozenset[int]) -> set[int]:
         """More shards, as far as they are free."""
-        wanted = [(shard,) for shard in range(SHARDS) if shard not in held]
+        wanted = [shard for shard in range(SHARDS) if shard not in held]
         if session.dialect == "sqlite":
-            return {shard for (shard,) in wanted}
-        lock_class = zlib.crc32(f"outbox:{session.service}".encode()) - 2**31
-        return {row.shard for row in await session.execute(TRY_LOCKS, wanted, **{"class": lock_class})}
+            return set(wanted)
+        keys = [(shard, lock_key(f"outbox:{session.service}:{shard}")) for shard in wanted]
+        return {row.shard for row in await session.execute(TRY_LOCKS, keys, **{"class": LOCK_CLASS})}
 
     async def _round(self, run: Pinned, producer: Producer, held: set[int]) -> int:
         """Publish one batch; how many rows left the outbox."""
         shards = [(shard,) for shard in sorted(held)]
         rows = await run(lambda session: session.execute(WAITING, shards, size=self._settings.batch))
-        metrics.outbox_waiting.labels(self._database.service).set(len(rows))
         if not rows:
             return 0
         verdicts = await producer.publish([_message(row) for row in rows])
@@ -165,13 +177,23 @@ class Relay:
             metrics.events_published.labels(session.service).inc(len(published))
         if parked:
             await session.execute(PARKED, parked)
-            metrics.outbox_parked.labels(session.service).inc(len(parked))
             log.error("outbox.parked", service=session.service, rows=[row_id for row_id, _ in parked])
 
-    async def _prune(self, session: Session) -> None:
-        keep = self._settings.keep
-        if keep is not None:
-            await session.execute(PRUNE, before_at=await session.now() - keep, size=10 * self._settings.batch)
+    async def _prune(self, session: Session) -> bool:
+        """Delete a page of what was published long enough ago; whether there may be more."""
+        if self._settings.keep is None:
+            return False
+        before = await session.now() - self._settings.keep
+        page = 2 * self._settings.batch  # faster than rounds publish: it keeps up with any load
+        return len(await session.execute(PRUNE, before_at=before, size=page)) == page
+
+    async def _measure(self, session: Session) -> None:
+        now = await session.now()
+        (row,) = await session.execute(MEASURE)
+        age_seconds = (now - row.oldest_at).total_seconds() if row.oldest_at else 0.0
+        metrics.outbox_waiting.labels(session.service).set(row.waiting)
+        metrics.outbox_oldest_seconds.labels(session.service).set(age_seconds)
+        metrics.outbox_parked.labels(session.service).set(row.parked)
 
 
 def _message(row: Row[Any]) -> Message:
@@ -199,18 +221,3 @@ def _sorted_out(
         else:
             published.append(row.id)
     return published, parked, unknown
-
-
-async def _first_of(hint: asyncio.Event, stop: asyncio.Event, seconds: float) -> None:
-    """Wait until one of them is set, or the time is over."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (hint, stop)]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

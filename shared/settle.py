@@ -236,7 +236,9 @@ def _observe(service: str, part: Slice, deaths: Deaths) -> None:
     topic, partition = part.lane.place
     dead = [record for record in part.records if record in deaths] if deaths else []
     metrics.records_handled.labels(service, topic).inc(len(part.records) - len(dead))
-    metrics.consumer_position_seconds.labels(service, topic, str(partition)).set(part.records[-1].timestamp.timestamp())
+    stamped = [record.timestamp for record in part.records if record.unreadable is None]  # the others say 1970
+    if stamped:
+        metrics.consumer_position_seconds.labels(service, topic, str(partition)).set(stamped[-1].timestamp())
     for record in dead:
         code = deaths[record].code
         metrics.records_dead.labels(service, topic, code).inc()

@@ -58,6 +58,7 @@ class Metrics:
 
     events_published: Counter  # service
     outbox_waiting: Gauge  # service
+    outbox_oldest_seconds: Gauge  # service
     outbox_parked: Gauge  # service
     records_handled: Counter  # service, topic
     records_dead: Counter  # service, topic, reason
@@ -84,6 +85,7 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
 metrics = Metrics(
     events_published=_counter("events_published", "Outbox rows the log has taken", "service"),
     outbox_waiting=_gauge("outbox_waiting", "Outbox rows not yet published", "service"),
+    outbox_oldest_seconds=_gauge("outbox_oldest_seconds", "Age of the oldest outbox row not yet published", "service"),
     outbox_parked=_gauge("outbox_parked", "Outbox rows the log refused: somebody must look", "service"),
     records_handled=_counter("records_handled", "Records whose transaction was committed", "service", "topic"),
     records_dead=_counter("records_dead", "Records sent to the dead-letter topic", "service", "topic", "reason"),

@@ -9,6 +9,9 @@ import psycopg
 from sqlalchemy.exc import DBAPIError, ResourceClosedError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+# Lock not available; read-only server (an old primary); our own idle-in-transaction and transaction time-outs.
+UNAVAILABLE_STATES = frozenset({"55P03", "25006", "25P03", "25P04"})
+
 
 class DatabaseError(Exception):
     """Trouble of the database, not of the data."""
@@ -57,7 +60,7 @@ def trouble(error: BaseException) -> Trouble | None:
         return Trouble.TIMEOUT
     if state[:2] == "40":
         return Trouble.CONFLICT
-    if state[:2] in ("08", "53", "58") or state[:3] == "57P" or state in ("55P03", "25006"):
+    if state[:2] in ("08", "53", "58") or state[:3] == "57P" or state in UNAVAILABLE_STATES:
         return Trouble.UNAVAILABLE
     return None
 

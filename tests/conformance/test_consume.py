@@ -7,21 +7,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.bus import Message, Record, TopicPartition
+from shared.bus import Message, OffsetRange, Record, TopicPartition
 from shared.consume import Consumer
 from shared.db import Database, DatabaseUnavailable, Session, StatementTimeout
+from shared.embedded import EmbeddedBus
 from shared.envelope import Received, encode
 from shared.events import ActivityRecorded
 from shared.outbox import unpack_headers
 from shared.outcomes import Reject, RetryLater
+from shared.positions import resolve
 from shared.settle import ConsumerHalted, ConsumeSettings, Handler
 from shared.sql import sql
 from shared.telemetry import new_traceparent
-from tests.support import Stack
+from shared.topics import MAX_RECORD_BYTES
+from tests.support import Databases, Stack
 
 pytestmark = pytest.mark.slow
 
@@ -355,3 +359,55 @@ async def test_the_groups_offset_follows_as_a_hint(ground: Ground) -> None:
 
 def test_a_record_is_known_by_its_place() -> None:
     assert Record(TOPIC, 3, 7, NOW, None, None, ()).place == TopicPartition(TOPIC, 3)
+
+
+async def test_a_strangers_nul_in_an_id_is_dead_lettered_like_anything_unreadable(ground: Ground) -> None:
+    messages = many(leads=2, each=2)
+    stray = Message(TOPIC, b"lead_0", b"{}", (("ce_id", b"a\x00b"), ("ce_type", b"\x00")))
+    await ground.publish([stray, *messages])
+    async with ground.consuming(ground.handler()):
+        await ground.until(ground.at_end)
+    assert await ground.effects() == expected(messages)
+    assert [headers["ce_id"] for headers in await ground.dead()] == ["a\x00b"]
+
+
+async def test_a_record_too_large_for_a_dead_letter_goes_without_its_value_and_names_its_origin(ground: Ground) -> None:
+    messages = many(leads=2, each=2)
+    await ground.publish([Message(TOPIC, b"lead_0", b"x" * (MAX_RECORD_BYTES - 100), ()), *messages])
+    async with ground.consuming(ground.handler()):
+        await ground.until(ground.at_end)
+    assert await ground.effects() == expected(messages)
+    (headers,) = await ground.dead()
+    assert headers["baton-value-dropped"] == "1"
+    assert (headers["kafka_dlt-original-topic"], headers["kafka_dlt-original-offset"]) == (TOPIC, "0")
+
+
+class StaleLog(EmbeddedBus):
+    """Its first answer on what it holds is older than what another member has applied since."""
+
+    is_stale = True
+
+    async def ranges(self, topics: Sequence[str]) -> dict[TopicPartition, OffsetRange]:
+        held = await super().ranges(topics)
+        if self.is_stale:
+            self.is_stale = False
+            return {place: OffsetRange(0, 0) for place in held}
+        return held
+
+
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+async def test_a_position_ahead_of_a_stale_answer_is_no_gap(databases: Databases, tmp_path: Path) -> None:
+    log = StaleLog(tmp_path / "log.sqlite")
+    stack = Stack("embedded", log, databases)
+    await stack.ensure_topics()
+    ground = Ground(stack, stack.open_database("scoring"))
+    await ground.database.run(lambda session: session.execute(CREATE))
+    await ground.publish(many(leads=2, each=2))
+    log.is_stale = False
+    ends = {place: held.end for place, held in (await log.ranges([TOPIC])).items()}
+    log.is_stale = True
+    await ground.database.run(lambda session: resolve(session, ends))
+    async with ground.consuming(ground.handler()) as task:
+        await asyncio.sleep(0.5)
+        assert not task.done()
+    await log.close()

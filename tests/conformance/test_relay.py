@@ -220,6 +220,16 @@ async def test_without_a_broker_the_relay_keeps_trying_and_the_outbox_keeps_ever
     await bus.close()
 
 
+async def test_pruning_keeps_up_while_there_is_always_something_to_publish(stack: Stack, database: Database) -> None:
+    settings = RelaySettings(batch=10, poll_seconds=0.05, keep=timedelta(0), prune_seconds=0.01)
+    async with relaying(database, stack, settings):
+        for number in range(20):
+            await emit_all(database, *(activity("lead_0", 20 * number + one) for one in range(20)))
+        rows = await database.read(lambda session: session.execute(ALL))
+        assert len(rows) < 400
+        await until(lambda: drained(database))
+
+
 async def test_published_rows_are_pruned_after_the_setting_and_waiting_ones_never(
     stack: Stack, database: Database
 ) -> None:

@@ -213,3 +213,20 @@ async def test_a_full_disk_is_unavailability_and_keeps_what_was_there(databases:
     with pytest.raises(DatabaseUnavailable):
         await database.run(fill, attempts=2)
     assert [row.name for row in await database.read(lambda session: session.execute(READ))] == ["a"]
+
+
+@ON_POSTGRESQL
+async def test_a_transaction_that_idled_too_long_is_unavailability_not_a_fault_of_the_data(
+    databases: Databases,
+) -> None:
+    impatient = Database(databases.url("spine"), service="spine")
+    set_time_out = sql("SET LOCAL idle_in_transaction_session_timeout = 100")
+
+    async def slow(session: Session) -> None:
+        await session.execute(set_time_out)
+        await asyncio.sleep(0.5)
+        await session.execute(READ)
+
+    with pytest.raises(DatabaseUnavailable):
+        await impatient.run(slow, attempts=1)
+    await impatient.close()
