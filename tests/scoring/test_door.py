@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
@@ -11,11 +12,12 @@ import pytest
 
 from services.scoring.admit import DIFFERENT_BODY
 from services.scoring.arrivals import Activity, Delivery
-from services.scoring.door import WAITING_ITEMS, Door, DoorClosed
+from services.scoring.door import GROUP_REQUESTS, WAITING_BYTES, WAITING_ITEMS, Door, DoorClosed, weight
 from shared.db import Database, DatabaseUnavailable, Limits
 from shared.events import ActivityRecorded, IdentityMerged, OpportunityChanged, TouchRecorded
 from tests.scoring.arriving import delivery, page, rows, send, told
 from tests.scoring.scorer import Scorer
+from tests.silence import silent_database, silent_port
 from tests.support import Databases
 
 pytestmark = pytest.mark.slow
@@ -164,14 +166,52 @@ async def test_a_queue_that_is_too_long_refuses_at_once(door: Door) -> None:
     assert (await waiting)[0].status == "accepted"
 
 
-async def test_trouble_of_the_database_is_told_to_all_who_wait() -> None:
-    limits = Limits(connect_seconds=2, pool_seconds=2, attempts=1)
-    nowhere = Database("postgresql://nobody@127.0.0.1:1/none", service="scoring", limits=limits)
-    door = Door(nowhere)
-    answers = await asyncio.gather(*(send(door, page(user_id=name)) for name in "abc"), return_exceptions=True)
-    assert all(isinstance(answer, DatabaseUnavailable) for answer in answers)
-    await door.close()
-    await nowhere.close()
+async def test_a_queue_that_weighs_too_much_refuses_at_once(door: Door) -> None:
+    heavy = replace(delivery(page(user_id="a")), body=b"x" * WAITING_BYTES)
+    waiting = asyncio.create_task(door.submit(heavy))
+    await asyncio.sleep(0)
+    with pytest.raises(DoorClosed):
+        await send(door, page(user_id="b"))
+    assert (await waiting)[0].status == "accepted"
+    assert (await send(door, page(user_id="b")))[0].status == "accepted"
+
+
+async def test_a_packed_body_weighs_what_is_in_it() -> None:
+    assert weight(delivery(page(user_id="a" * 1000))) > 2000
+    assert weight(replace(delivery(page(user_id="a" * 1000)), body=b"packed")) > 1000
+
+
+async def test_trouble_of_the_database_is_told_to_all_who_wait_at_once() -> None:
+    limits = Limits(connect_seconds=0.2, pool_seconds=0.2)
+    with silent_port() as port:
+        door = Door(silent_database(port, "scoring", limits))
+        started_at = time.monotonic()
+        answers = await asyncio.gather(
+            *(send(door, page(user_id=f"u{number}")) for number in range(5 * GROUP_REQUESTS)), return_exceptions=True
+        )
+        assert time.monotonic() - started_at < 2
+    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+
+
+async def test_whoever_waits_too_long_is_told_to_come_back() -> None:
+    with silent_port() as port:
+        door = Door(silent_database(port, "scoring", Limits(connect_seconds=1, pool_seconds=1)), wait_seconds=0.2)
+        waiting = [asyncio.create_task(send(door, page(user_id=name))) for name in "abc"]
+        started_at = time.monotonic()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert time.monotonic() - started_at < 1
+        assert {type(answer) for answer in answers} == {DoorClosed}
+        await door.close()
+
+
+async def test_after_trouble_there_is_room_again() -> None:
+    (item,) = delivery(page(user_id="a")).items
+    many = Delivery("api:test", b"", [item] * (WAITING_ITEMS - 1))
+    with silent_port() as port:
+        door = Door(silent_database(port, "scoring", Limits(connect_seconds=0.1, pool_seconds=0.1)))
+        for _ in range(2):
+            both = asyncio.gather(send(door, page(user_id="a")), door.submit(many), return_exceptions=True)
+            assert [type(answer) for answer in await both] == [DatabaseUnavailable] * 2
 
 
 async def test_contact_details_stay_here_and_the_latest_counts(door: Door, database: Database) -> None:
