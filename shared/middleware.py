@@ -9,6 +9,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections.abc import Mapping
 
 import structlog
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.telemetry import metrics, new_traceparent, trace_id, tracing
 from shared.web import Problem
 
-BODY_SECONDS = 30.0  # a sender slower than this is stuck, or means harm
+BODY_SECONDS = 10.0  # a sender slower than this is stuck, or means harm
 TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 
 log = structlog.get_logger(__name__)
@@ -61,12 +62,15 @@ class Traced:
 class BoundedBody:
     """Reads the whole body, within a size and a time, before the app sees the request.
 
-    Bytes are counted as they come: Content-Length may lie or be absent.
+    Bytes are counted as they come: Content-Length may lie or be absent. `limits`: smaller ones, by how a path begins.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limit: int, limits: Mapping[str, int] | None = None, seconds: float = BODY_SECONDS
+    ) -> None:
         self._app = app
         self._limit = limit
+        self._limits = limits or {}
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,9 +90,10 @@ class BoundedBody:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None if the client went away. Raises `BodyTooLarge`."""
+        limit = self._limit_of(scope["path"])
         declared = Request(scope).headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared[:20]) > self._limit:
-            raise BodyTooLarge(self._limit)
+        if declared.isdecimal() and int(declared[:20]) > limit:
+            raise BodyTooLarge(limit)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -97,10 +102,13 @@ class BoundedBody:
                 return None
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._limit:
-                raise BodyTooLarge(self._limit)
+            if size > limit:
+                raise BodyTooLarge(limit)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+    def _limit_of(self, path: str) -> int:
+        return min([self._limit, *(limit for begin, limit in self._limits.items() if path.startswith(begin))])
 
 
 class _Answer:

@@ -101,7 +101,8 @@ def build_app(process: Process, health: Health) -> FastAPI:
     """The routes of this process: health always, the services' own with the role `api`."""
     app = FastAPI(title="Baton", version=version("baton"), docs_url=None, redoc_url=None)
     add_problem_handlers(app)
-    app.add_middleware(BoundedBody, limit=process.settings.max_body_bytes)
+    limits = {path: size for service in process.services for path, size in service.body_limits.items()}
+    app.add_middleware(BoundedBody, limit=process.settings.max_body_bytes, limits=limits)
     app.add_middleware(Traced)
     app.include_router(routes(health))
 

@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,8 @@ class UnknownName(ValueError):
 class Service:
     """One service in one process. The role `api` is its routers, and what stands under that name in `roles`.
 
-    `migrations`: its Alembic directory; `load_services` finds it beside `build`.
+    `migrations`: its Alembic directory; `load_services` finds it beside `build`. `body_limits`: bytes of a request's
+    body, by how its path begins, where that is less than `max_body_bytes`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Service:
     roles: Mapping[str, Role]
     routers: Sequence[APIRouter]
     migrations: Path | None = None
+    body_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def service_names() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 from services.scoring.api import routes
 from services.scoring.door import Door
 from services.scoring.handlers import HANDLERS
-from services.scoring.intake import Senders, intake_routes
+from services.scoring.intake import BODY_LIMITS, Senders, intake_routes
 from services.scoring.quarantine import quarantine_routes
 from services.scoring.refold import refold
 from services.scoring.settings import ScoringSettings
@@ -45,6 +45,7 @@ def build(bus: Bus, settings: Settings) -> Service:
             quarantine_routes(database, keyring),
             redrive_routes(database, bus, keyring),
         ],
+        body_limits=BODY_LIMITS,
     )
 
 

@@ -1,34 +1,17 @@
-"""Reading a request's body within bounds: bytes as they come, bytes when unpacked, and time."""
+"""What a body says of itself, and what is in it: bounded once more when it is unpacked.
+
+`shared.middleware.BoundedBody` has bounded it before, as it came, by `intake.BODY_LIMITS`.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Collection
 
 from fastapi import Request
 
+from shared.middleware import BodyTooLarge
 from shared.web import Problem
-
-READ_SECONDS = 10.0
-CLOSE = {"Connection": "close"}
-
-
-async def read_body(request: Request, *, limit: int, read_seconds: float = READ_SECONDS) -> bytes:
-    """The exact body. Bytes are counted as they come, because Content-Length may lie. Problems 408, 413."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(read_seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise too_large(limit)
-                parts.append(part)
-    except TimeoutError:
-        text = f"the body did not arrive within {read_seconds:g} s"
-        raise Problem(408, "/problems/body-too-slow", "Body too slow", text, CLOSE) from None
-    return b"".join(parts)
 
 
 def unpacked(request: Request, body: bytes, *, limit: int) -> bytes:
@@ -45,7 +28,7 @@ def unpacked(request: Request, body: bytes, *, limit: int) -> bytes:
     except zlib.error as error:
         raise Problem(400, "/problems/malformed-body", "Malformed body", "the body is not gzip") from error
     if len(plain) > limit:
-        raise too_large(limit)
+        raise BodyTooLarge(limit)
     if not inflater.eof:
         raise Problem(400, "/problems/malformed-body", "Malformed body", "the gzip body is cut short")
     return plain
@@ -57,8 +40,3 @@ def require_type(request: Request, allowed: Collection[str]) -> None:
     if given and given not in allowed:
         text = f"Content-Type is one of {', '.join(sorted(allowed))}"
         raise Problem(415, "/problems/unsupported-type", "Unsupported media type", text)
-
-
-def too_large(limit: int) -> Problem:
-    text = f"the body may have {limit} bytes; send it in parts"
-    return Problem(413, "/problems/body-too-large", "Body too large", text, CLOSE)

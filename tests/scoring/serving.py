@@ -12,9 +12,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from services.scoring.door import Door
-from services.scoring.intake import Senders, intake_routes
+from services.scoring.intake import BODY_LIMITS, Senders, intake_routes
 from services.scoring.quarantine import quarantine_routes
 from shared.db import Database
+from shared.middleware import BoundedBody
 from shared.security import Keyring, new_key
 from shared.web import add_problem_handlers
 
@@ -44,6 +45,7 @@ async def serving(database: Database) -> AsyncIterator[Intake]:
     senders = Senders(PUBLIC_URL, {"site": SecretStr(WRITE_KEY)}, {"hubspot": SecretStr(HUBSPOT_SECRET)})
     app = FastAPI()
     add_problem_handlers(app)
+    app.add_middleware(BoundedBody, limit=4 * 1024 * 1024, limits=BODY_LIMITS)
     app.include_router(intake_routes(door, keyring, senders, clock=lambda: NOW))
     app.include_router(quarantine_routes(database, keyring))
     transport = httpx.ASGITransport(app=app)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -10,13 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
 
-from services.scoring.bodies import read_body
 from services.scoring.sources.rest import MAX_BODY_BYTES
 from services.scoring.sources.segment import MAX_BATCH_BYTES
 from shared.db import Database, Limits
-from shared.web import Problem
 from tests.scoring.arriving import call_of, outside_data, page, rows
 from tests.scoring.serving import WRITE_KEY, Intake, serving
 from tests.support import Databases
@@ -143,17 +139,6 @@ async def test_a_body_of_unknown_length_is_counted_while_it_comes(intake: Intake
     answer = await intake.client.post("/v1/batch", content=endless(), headers=headers, auth=BASIC)
     assert answer.status_code == 413
     assert sent <= MAX_BATCH_BYTES + 50_000
-
-
-async def test_a_body_that_does_not_end_is_given_up() -> None:
-    async def drip() -> dict[str, Any]:
-        await asyncio.sleep(0.01)
-        return {"type": "http.request", "body": b" ", "more_body": True}
-
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    with pytest.raises(Problem) as problem:
-        await read_body(Request(scope, drip), limit=100_000, read_seconds=0.1)
-    assert problem.value.status == 408
 
 
 async def test_without_the_database_a_sender_is_asked_to_come_back() -> None:

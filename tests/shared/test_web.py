@@ -31,6 +31,7 @@ from shared.web import (
 )
 
 LIMIT_BYTES = 1000
+SMALL_BYTES = 10
 READER, READER_ENTRY = new_key(["leads:read"])
 WRITER, WRITER_ENTRY = new_key(["activities:write"])
 
@@ -62,6 +63,7 @@ def routes(keyring: Keyring) -> APIRouter:
     async def down() -> None:
         raise DatabaseUnavailable("db.internal:5432")
 
+    @router.post("/raw/small")
     @router.post("/raw")
     async def raw(request: Request) -> dict[str, int]:
         return {"bytes": len(await request.body())}
@@ -84,7 +86,7 @@ def routes(keyring: Keyring) -> APIRouter:
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     add_problem_handlers(app)
-    app.add_middleware(BoundedBody, limit=LIMIT_BYTES)
+    app.add_middleware(BoundedBody, limit=LIMIT_BYTES, limits={"/raw/small": SMALL_BYTES, "/raw": LIMIT_BYTES * 2})
     app.add_middleware(Traced)
     app.include_router(routes(Keyring([READER_ENTRY, WRITER_ENTRY])))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://baton") as client:
@@ -196,6 +198,12 @@ async def test_a_body_at_the_limit_passes_and_one_byte_more_does_not(client: htt
     problem(await client.post("/raw", content=b"x" * (LIMIT_BYTES + 1)), 413, "/problems/body-too-large")
 
 
+async def test_a_path_has_the_smallest_limit_that_is_set_for_it(client: httpx.AsyncClient) -> None:
+    for path, limit in (("/raw", LIMIT_BYTES), ("/raw/small", SMALL_BYTES)):
+        assert (await client.post(path, content=b"x" * limit)).json() == {"bytes": limit}
+        problem(await client.post(path, content=b"x" * (limit + 1)), 413, "/problems/body-too-large")
+
+
 async def test_a_body_without_a_declared_length_is_counted_as_it_comes(client: httpx.AsyncClient) -> None:
     sent = 0
 
@@ -221,7 +229,7 @@ async def test_a_sender_who_goes_away_does_not_reach_the_route() -> None:
     async def send(_: Message) -> None:
         raise AssertionError("nobody is there to be answered")
 
-    await BoundedBody(app, limit=10)({"type": "http", "headers": []}, gone, send)
+    await BoundedBody(app, limit=10)({"type": "http", "path": "/raw", "headers": []}, gone, send)
     assert not reached.is_set()
 
 
@@ -248,7 +256,7 @@ async def test_a_sender_who_never_ends_his_body_is_answered_408() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await BoundedBody(app, limit=10**6, seconds=0.1)({"type": "http", "headers": []}, drip, send)
+    await BoundedBody(app, limit=10**6, seconds=0.1)({"type": "http", "path": "/raw", "headers": []}, drip, send)
     assert sent[0]["status"] == 408
 
 
