@@ -21,7 +21,7 @@ from shared.lock import sole_server
 from shared.process import Process, serve
 from shared.service import Role, choose_roles, load_services, open_bus, settings_classes
 from shared.settings import Settings, refuse_unknown_variables
-from shared.telemetry import set_up_logging
+from shared.telemetry import log_unheeded, set_up_logging
 
 if TYPE_CHECKING:
     from shared.embedded import EmbeddedBus
@@ -84,6 +84,7 @@ async def _run(
         stop.set()
         loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C ends it at once
 
+    loop.set_exception_handler(log_unheeded)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told, number)
     announcing = asyncio.create_task(_announced(ready, settings, announce))

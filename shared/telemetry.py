@@ -10,11 +10,14 @@ import logging
 import re
 import secrets
 import sys
+from asyncio import AbstractEventLoop
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from traceback import walk_tb
+from types import CodeType
+from typing import Any, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -123,7 +126,7 @@ def set_up_logging(*, level: str = "info", style: Literal["json", "console"] = "
     ]
     last: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.format_exc_info,
+        _add_frames,
         _mask,
         structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False),
     ]
@@ -142,6 +145,52 @@ def set_up_logging(*, level: str = "info", style: Literal["json", "console"] = "
 def without_e_mails(text: str) -> str:
     """The text with everything that looks like an e-mail address masked."""
     return E_MAIL.sub("[e-mail]", text) if "@" in text else text
+
+
+def reason_of(error: BaseException) -> str:
+    """The kind of error and where it arose. Never its message: a driver's quotes values, which are a lead's data."""
+    frames = _frames(error)
+    return f"{type(error).__name__} at {frames[-1].partition(' in ')[0]}" if frames else type(error).__name__
+
+
+def frames_of(error: BaseException) -> str:
+    """The error, what caused it and what it groups: kinds and frames, outermost first, without a single message."""
+    lines: list[str] = []
+    waiting, seen = [error], {id(error)}
+    while waiting:
+        each = waiting.pop()
+        lines += [type(each).__name__, *(f"  {frame}" for frame in _frames(each))]
+        grouped = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        before = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        for other in (before, *reversed(grouped)):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+    return "\n".join(lines)
+
+
+def log_unheeded(_: AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    """Log an error that nobody waited for; asyncio itself would print it in full. For `loop.set_exception_handler`."""
+    error = context.get("exception")
+    what = "an error nobody waited for" if error is not None else context["message"]
+    structlog.get_logger(__name__).error("loop.unheeded", what=what, exc_info=error)
+
+
+def _frames(error: BaseException) -> list[str]:
+    return [f"{_short(frame.f_code)}:{line} in {frame.f_code.co_name}" for frame, line in walk_tb(error.__traceback__)]
+
+
+def _short(code: CodeType) -> str:
+    return "/".join(code.co_filename.split("/")[-2:])
+
+
+def _add_frames(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    """Instead of a traceback, which ends in the error's message (law 9)."""
+    given = entry.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else sys.exception() if given is True else given
+    if isinstance(error, BaseException):
+        entry["exception"] = frames_of(error)
+    return entry
 
 
 def _add_trace_id(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
