@@ -39,7 +39,12 @@ class Moment:
 
 def record_id(prefix: str, entry: Entry) -> str:
     """The id of what an entry became."""
-    digits = hashlib.sha256("\n".join(entry.key).encode("utf-8", "replace")).hexdigest()[:32]
+    return id_of(prefix, *entry.key)
+
+
+def id_of(prefix: str, source: str, source_id: str) -> str:
+    """The id of what the item that the inbox knows by this key became."""
+    digits = hashlib.sha256(f"{source}\n{source_id}".encode("utf-8", "replace")).hexdigest()[:32]
     return f"{prefix}_{digits}"
 
 

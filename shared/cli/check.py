@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 
-from shared.checks import Finding, handoff_checks, outbox_checks
+from shared.checks import Finding, handoff_checks, sales_checks, service_checks
 from shared.cli.options import Output, show_json, show_table
 from shared.db import Database, DatabaseError
 from shared.service import checks_of, service_names
@@ -36,9 +36,9 @@ async def _findings(settings: Settings, grace: timedelta) -> list[Finding]:
     findings: list[Finding] = []
     async with _databases(settings) as databases:
         for name, database in databases.items():
-            findings += await database.read(partial(outbox_checks, grace=grace))
-            findings += await database.read(checks_of(name))
+            findings += await database.read(partial(service_checks, check=checks_of(name), grace=grace))
         findings += await handoff_checks(databases["scoring"], databases["handoff"], grace=grace)
+        findings += await sales_checks(databases["scoring"], databases["handoff"], grace=grace)
     return findings
 
 

@@ -321,6 +321,19 @@ async def test_what_is_due_and_not_attempted_is_found_by_the_check(databases: Da
     await handle(database, handoff(at=now()), desk=MAIL, now=now() - timedelta(minutes=10))
     (finding,) = await database.read(checks)
     assert (finding.invariant, finding.detail[:26]) == ("I22", "due and not attempted sinc")
+    assert await database.read(lambda session: checks(session, grace=timedelta(hours=1))) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM leads", "UPDATE mqls SET lead_id = 'lead_gone'", "UPDATE leads SET merged_into = 'lead_gone'"],
+)
+async def test_what_belongs_to_nothing_is_found_by_the_check(databases: Databases, damage: str) -> None:
+    database = databases.open("notifier")
+    await seed(database, MAIL, handoff(at=now()))
+    assert await database.read(checks) == []
+    await database.run(lambda session: session.execute(sql(damage)))
+    assert {finding.invariant for finding in await database.read(checks)} == {"I22"}
 
 
 @pytest.mark.parametrize(("point", "calls"), [("notifier.before_send", 1), ("notifier.after_send", 2)])

@@ -62,21 +62,6 @@ PAGE = sql(
     ORDER BY seq DESC LIMIT :size
     """
 )
-PAST_LEASE = sql(
-    """
-    SELECT delivery_id, next_attempt_at FROM deliveries
-    WHERE state = 'pending' AND claim IS NOT NULL AND next_attempt_at < :before_at ORDER BY next_attempt_at LIMIT :size
-    """
-)
-WAITING = sql(
-    """
-    SELECT delivery_id, next_attempt_at FROM deliveries AS waiting
-    WHERE state = 'pending' AND claim IS NULL AND next_attempt_at < :before_at AND NOT EXISTS (
-        SELECT 1 FROM deliveries AS earlier
-        WHERE earlier.line = waiting.line AND earlier.state = 'pending' AND earlier.seq < waiting.seq
-    ) ORDER BY next_attempt_at LIMIT :size
-    """
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +104,6 @@ async def add(session: Session, made: Sequence[tuple[Cause, Message]], *, now: d
 async def page(session: Session, *, before_seq: int, state: str | None, lead: str | None, size: int) -> list[Row[Any]]:
     """Deliveries from the newest, older than `before_seq`; of a lead: also those about the leads it absorbed."""
     return await session.execute(PAGE, before_seq=before_seq, state=state, lead=lead, size=size)
-
-
-async def past_lease(session: Session, *, before: datetime, size: int) -> list[Row[Any]]:
-    """Claimed, and not recorded since the lease ended."""
-    return await session.execute(PAST_LEASE, before_at=before, size=size)
-
-
-async def waiting(session: Session, *, before: datetime, size: int) -> list[Row[Any]]:
-    """Due, in nobody's way, and not claimed."""
-    return await session.execute(WAITING, before_at=before, size=size)
 
 
 def delivery_id(event_id: str, receiver: str, channel: str) -> str:
