@@ -44,8 +44,11 @@ test: $(READY) ## every test; fetches Kafka, finds PostgreSQL, and says what it 
 test-fast: $(READY) ## what needs no server, under 30 seconds
 	@$(BIN)/pytest -q -m "not kafka and not postgres and not slow"
 
-lock: $(READY) ## resolve the dependencies anew (needs uv)
-	uv pip compile --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
+lock: $(READY) ## resolve the dependencies anew, of this tree and of the image (needs uv)
+	$(LOCK) --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements.lock pyproject.toml -o deploy/requirements.lock
+	grep -oE 'hatchling==[0-9.]+' pyproject.toml | sort -u | $(LOCK) -c requirements.lock - -o deploy/build.lock
 
 clean: ## remove the virtual environment and caches, not the data
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

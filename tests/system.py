@@ -8,6 +8,7 @@ import os
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,6 +131,13 @@ class System:
         return KafkaBus(
             self.settings["BATON_KAFKA_BOOTSTRAP"], prefix=self.settings["BATON_TOPIC_PREFIX"], limits=KAFKA_LIMITS
         )
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 @contextmanager

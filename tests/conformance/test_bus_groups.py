@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from shared.bus import Bus, OffsetGap, TopicMissing, TopicPartition
+from shared.bus import Bus, OffsetGap, TopicMissing, TopicPartition, member_name
 from tests.conformance.things import (
     BOTH,
     FIRST,
@@ -187,3 +187,11 @@ async def test_a_group_reads_everything_that_another_group_reads(log: Bus) -> No
 
 async def test_a_member_that_was_never_started_can_be_closed(log: Bus) -> None:
     await log.consumer(GROUP, [THINGS.name], Story()).close()
+
+
+async def test_who_holds_a_partition_is_known_by_name_and_nobody_after_it_left(log: Bus) -> None:
+    assert await log.owners(GROUP) == {}
+    async with member(log, Story()) as first:
+        assert await settled(first) == [BOTH]
+        assert await log.owners(GROUP) == dict.fromkeys(BOTH, member_name())
+    assert await log.owners(GROUP) == {}
