@@ -110,6 +110,10 @@ class Deal:
     motion: str | None = None
     reason: str | None = None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.source, self.opportunity_id
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

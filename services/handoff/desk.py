@@ -41,6 +41,7 @@ class Desk:
     dirty: set[str] = field(default_factory=set)
     dirty_shares: set[Member] = field(default_factory=set)
     dirty_deals: set[tuple[str, str]] = field(default_factory=set)
+    new_deals: set[tuple[str, str]] = field(default_factory=set)
     absorbed: set[str] = field(default_factory=set)
 
     def put(self, case: Case) -> None:
@@ -188,6 +189,8 @@ def tell_deal(desk: Desk, event: OpportunityChanged) -> None:
     )
     desk.deals[key] = deal
     desk.dirty_deals.add(key)
+    if known is None:
+        desk.new_deals.add(key)
     follow_deal(desk, deal)
 
 
@@ -200,9 +203,8 @@ def follow_deal(desk: Desk, deal: Deal) -> None:
     stage = terms.stage_of_deal(deal.source, deal.stage)
     if stage is None:
         return
-    key = (deal.source, deal.opportunity_id)
-    desk.deals[key] = replace(deal, handoff_id=case.handoff.handoff_id)
-    desk.dirty_deals.add(key)
+    desk.deals[deal.key] = replace(deal, handoff_id=case.handoff.handoff_id)
+    desk.dirty_deals.add(deal.key)
     at = min(deal.occurred_at, deal.received_at)
     change = Change(DEAL_ACTIONS[stage], deal.source, deal.opportunity_id, at=at, reason=deal.reason)
     desk.put(deal_moved(case, change, terms, desk.now))

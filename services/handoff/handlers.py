@@ -51,11 +51,7 @@ async def route_leads(records: Records, *, session: Session, now: datetime) -> N
     desk.shares = held
     told = leads.told(locked)
     desk.touches = await touches.of_leads(session, told)
-    desk.deals = {
-        (deal.source, deal.opportunity_id): deal
-        for found in (await touches.deals_of_leads(session, told)).values()
-        for deal in found
-    }
+    desk.deals = await touches.deals_of_leads(session, told)
     asked = [desks.handoff_id_of(event.mql_id) for event in _of(records, MqlRetractionRequested)]
     answered = await handoffs.refused(session, asked) if asked else set()
     for received in records:
@@ -67,15 +63,12 @@ async def route_leads(records: Records, *, session: Session, now: datetime) -> N
 
 async def record_sales(records: Records, *, session: Session, now: datetime) -> None:
     """Store what sales did, for leads known or not yet, and move the handoffs it concerns."""
-    mentioned: dict[str, Mention] = {}
-    for received in records:
-        said = _sales(received)
-        before = mentioned.get(said.lead_id, Mention()).told_at
-        mentioned[said.lead_id] = Mention(max(said.occurred_at, before or said.occurred_at))
+    deals = {(event.source, event.opportunity_id) for event in _of(records, OpportunityChanged)}
+    places = await touches.places(session, deals)
+    mentioned = _told(records, {lead_id for place in places.values() for lead_id in place.leads})
     locked = await leads.lock(session, mentioned)
     desk = await _desk(session, locked, mentioned, {}, now)
-    known_deals = {(event.source, event.opportunity_id) for event in _of(records, OpportunityChanged)}
-    desk.deals = await touches.deals(session, known_deals)
+    desk.deals = await touches.deals(session, deals, places)
     told = {event.touch_id: _touch(event, desk.roots) for event in _of(records, TouchRecorded)}
     new = await touches.keep(session, told.values())
     for received in records:
@@ -109,7 +102,7 @@ async def _write(session: Session, desk: Desk) -> None:
     cases = desk.changed_cases()
     await handoffs.save(session, [case.handoff for case in cases], [line for case in cases for line in case.lines])
     await shares.save(session, {member: desk.shares[member] for member in desk.dirty_shares})
-    await touches.save_deals(session, [desk.deals[key] for key in sorted(desk.dirty_deals)])
+    await touches.save_deals(session, [desk.deals[key] for key in desk.dirty_deals], desk.new_deals)
     if aliases := desk.aliases():
         await leads.merge(session, aliases)
         await touches.move(session, aliases)
@@ -175,6 +168,16 @@ def _named(received: Received[Event]) -> tuple[str, ...]:
     if isinstance(event, LeadEvent):
         return (event.lead_id,)
     raise Reject(received, f"{event.type} names no lead")
+
+
+def _told(records: Records, others: Collection[str]) -> dict[str, Mention]:
+    """The leads for which sales did something, and those that what was told before belongs to."""
+    mentioned = {lead_id: Mention() for lead_id in others}
+    for received in records:
+        said = _sales(received)
+        before = mentioned.get(said.lead_id, Mention()).told_at
+        mentioned[said.lead_id] = Mention(max(said.occurred_at, before or said.occurred_at))
+    return mentioned
 
 
 def _sales(received: Received[Event]) -> TouchRecorded | OpportunityChanged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -58,10 +59,10 @@ def touched(lead_id: str, by: str, at: datetime, touch_id: str = "touch_1") -> T
     )
 
 
-def deal(lead_id: str, stage: str, at: datetime, **other: Any) -> OpportunityChanged:
+def deal(lead_id: str, stage: str, at: datetime, *, opportunity_id: str = "deal_1", **other: Any) -> OpportunityChanged:
     return OpportunityChanged(
         lead_id=lead_id,
-        opportunity_id="deal_1",
+        opportunity_id=opportunity_id,
         stage=stage,
         source="hubspot",
         source_id=f"{stage}-{at.isoformat()}",
@@ -226,6 +227,39 @@ async def test_the_stages_of_a_deal_move_the_handoff_as_the_agreement_maps_them(
     assert moved[2:] == ["handoff.qualified", "handoff.opportunity", "handoff.won", "nurture.resumed"]
     (row,) = await rows(database, DEALS)
     assert (row.stage, row.amount, row.handoff_id) == ("closedwon", "9.90", handoff_id("lead_1"))
+
+
+async def test_a_deal_told_under_another_contact_moves_the_handoff_it_belongs_to(database: Database) -> None:
+    at = recently()
+    await handle(database, route_leads, [mql("lead_1", at=at - minutes(1)), mql("lead_2", at=at - minutes(1))])
+    await handle(database, record_sales, [deal("lead_1", "presentationscheduled", at)])
+    for number, stage in enumerate(["brainstorming", "closedwon"], start=1):
+        await handle(database, record_sales, [deal("lead_3", stage, at + minutes(number / 60))])
+    assert (await state_of(database, "lead_1"))[0] is State.WON
+    assert (await state_of(database, "lead_2"))[0] is State.ASSIGNED
+    (row,) = await rows(database, DEALS)
+    assert (row.stage, row.handoff_id, row.lead_id) == ("closedwon", handoff_id("lead_1"), "lead_3")
+
+
+async def test_a_deal_told_under_two_contacts_at_once_moves_one_handoff(database: Database) -> None:
+    at = recently()
+    for round in range(10):
+        both = [f"lead_{round}_{side}" for side in ("a", "b")]
+        await handle(database, route_leads, [mql(lead_id, at=at - minutes(1)) for lead_id in both])
+        told = [deal(lead_id, "closedwon", at, opportunity_id=f"deal_{round}") for lead_id in both]
+        await asyncio.gather(*(handle(database, record_sales, [event]) for event in told))
+        states = [(await state_of(database, lead_id))[0] for lead_id in both]
+        assert sorted(filter(None, states)) == [State.ASSIGNED, State.WON]
+
+
+async def test_what_is_told_of_a_deal_at_once_leaves_the_latest(database: Database) -> None:
+    at = recently()
+    await handle(database, route_leads, [mql(at=at - minutes(1))])
+    await handle(database, record_sales, [deal("lead_1", "qualifiedtobuy", at)])
+    later = [deal(f"lead_{number}", "brainstorming", at + minutes(number / 60)) for number in range(2, 8)]
+    await asyncio.gather(*(handle(database, record_sales, [event]) for event in later))
+    (row,) = await rows(database, DEALS)
+    assert (row.lead_id, row.handoff_id) == ("lead_7", handoff_id("lead_1"))
 
 
 async def test_a_deal_told_before_its_mql_is_linked_when_the_handoff_opens(database: Database) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy.engine import Row
 
 from services.handoff.clock import Clock, ClockState, Milestone
+from shared.arrays import ColumnType
 from shared.db import Session
-from shared.sql import ColumnType, sql
+from shared.sql import sql
 
 COLUMNS: dict[str, ColumnType] = {
     "clock_id": "text",

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Row
 from services.handoff.case import Handoff, Line, PastOwner
 from services.handoff.lifecycle import State
 from services.handoff.store import clocks
+from shared.arrays import ColumnType
 from shared.db import Session
-from shared.sql import ColumnType, sql
+from shared.sql import sql
 
 COLUMNS: dict[str, ColumnType] = {
     "handoff_id": "text",

@@ -11,7 +11,7 @@ from shared.sql import sql
 
 
 class RootChanged(DatabaseUnavailable):
-    """A lead was absorbed between reading its root and locking it: the transaction is run again, in order."""
+    """What had to be known to lock in order was another once it was locked: the transaction is run again."""
 
 
 class Mention(NamedTuple):

@@ -1,15 +1,37 @@
-"""What sales did, for leads known or not yet: touches, and deals as the CRM last told them."""
+"""What sales did, for leads known or not yet: touches, and deals as the CRM last told them.
+
+Both come after the handoff in the order of law 11, and are written under their lead's lock, a deal also under that of
+the lead it was told under before. Only a deal that nobody has told yet has no lead to lock: it is inserted, and whoever
+comes second begins again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Row
 
 from services.handoff.case import Deal, Touch
+from services.handoff.store.leads import RootChanged
+from shared.arrays import ColumnType
 from shared.db import Session
-from shared.sql import ColumnType, Statement, sql
+from shared.sql import Statement, sql
+
+DealKey = tuple[str, str]  # source, opportunity_id
+
+
+class Place(NamedTuple):
+    """The lead that a deal was last told under, the handoff it belongs to, and the lead of that."""
+
+    lead_id: str
+    handoff_id: str | None
+    handoff_lead_id: str | None
+
+    @property
+    def leads(self) -> set[str]:
+        return {lead_id for lead_id in (self.lead_id, self.handoff_lead_id) if lead_id is not None}
+
 
 TOUCH_COLUMNS: dict[str, ColumnType] = {
     "touch_id": "text",
@@ -62,12 +84,27 @@ MOVE = sql(
     absorbed_id="text",
     survivor_id="text",
 )
+INSERT_DEALS = f"""
+    INSERT INTO opportunities ({DEAL_NAMES}) SELECT {DEAL_NAMES} FROM {{rows}} WHERE true
+    ORDER BY source, opportunity_id ON CONFLICT (source, opportunity_id)
+"""
+ADD_DEALS = sql(f"{INSERT_DEALS} DO NOTHING RETURNING opportunity_id", **DEAL_COLUMNS)
 SAVE_DEALS = sql(
     f"""
-    INSERT INTO opportunities ({DEAL_NAMES}) SELECT {DEAL_NAMES} FROM {{rows}} WHERE true
-    ON CONFLICT (source, opportunity_id) DO UPDATE SET {DEAL_CHANGES}
+    {INSERT_DEALS} DO UPDATE SET {DEAL_CHANGES}
+    WHERE (excluded.occurred_at, excluded.received_at) >= (opportunities.occurred_at, opportunities.received_at)
     """,
     **DEAL_COLUMNS,
+)
+PLACES = sql(
+    """
+    SELECT source, opportunity_id, opportunities.lead_id AS lead_id, opportunities.handoff_id AS handoff_id,
+        handoffs.lead_id AS handoff_lead_id
+    FROM opportunities LEFT JOIN handoffs ON handoffs.handoff_id = opportunities.handoff_id
+    WHERE (source, opportunity_id) IN (SELECT wanted_source, wanted_id FROM {rows})
+    """,
+    wanted_source="text",
+    wanted_id="text",
 )
 DEALS = sql(
     f"""
@@ -81,7 +118,7 @@ DEALS = sql(
 DEALS_OF_LEADS = sql(
     f"""
     SELECT {DEAL_NAMES} FROM opportunities WHERE lead_id IN (SELECT wanted FROM {{rows}})
-    ORDER BY occurred_at, source, opportunity_id
+    ORDER BY source, opportunity_id {{for_update}}
     """,
     wanted="text",
 )
@@ -117,24 +154,38 @@ async def move(session: Session, aliases: Sequence[tuple[str, str]]) -> None:
     await session.execute(MOVE_DEALS, rows=aliases)
 
 
-async def deals(session: Session, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Deal]:
-    """Deals by (source, id), as last told. Their leads need not be those we think of: a CRM moves deals."""
+async def places(session: Session, keys: Collection[DealKey]) -> dict[DealKey, Place]:
+    """Where the deals that are known stand, not locked. A CRM moves deals from one contact to another."""
+    rows = await session.execute(PLACES, rows=sorted(keys)) if keys else []
+    return {(row.source, row.opportunity_id): Place(row.lead_id, row.handoff_id, row.handoff_lead_id) for row in rows}
+
+
+async def deals(session: Session, keys: Collection[DealKey], seen: Mapping[DealKey, Place]) -> dict[DealKey, Deal]:
+    """Deals by (source, id), as last told, under lock. Raises `RootChanged` unless they stand where they were seen."""
     rows = await session.execute(DEALS, rows=sorted(keys)) if keys else []
-    return {(row.source, row.opportunity_id): Deal(**row._asdict()) for row in rows}
-
-
-async def deals_of_leads(session: Session, lead_ids: Collection[str]) -> dict[str, list[Deal]]:
-    found: dict[str, list[Deal]] = {}
-    for row in await _of(session, DEALS_OF_LEADS, lead_ids):
-        found.setdefault(row.lead_id, []).append(Deal(**row._asdict()))
+    found = {(row.source, row.opportunity_id): Deal(**row._asdict()) for row in rows}
+    stood = {key: (place.lead_id, place.handoff_id) for key, place in seen.items()}
+    if stood != {key: (deal.lead_id, deal.handoff_id) for key, deal in found.items()}:
+        raise RootChanged("a deal was moved meanwhile")
     return found
 
 
-async def save_deals(session: Session, changed: Collection[Deal]) -> None:
-    if changed:
-        await session.execute(
-            SAVE_DEALS, rows=[tuple(getattr(deal, name) for name in DEAL_COLUMNS) for deal in changed]
-        )
+async def deals_of_leads(session: Session, lead_ids: Collection[str]) -> dict[DealKey, Deal]:
+    """The deals of these leads, under lock, as they happened."""
+    found = [Deal(**row._asdict()) for row in await _of(session, DEALS_OF_LEADS, lead_ids)]
+    found.sort(key=lambda deal: (deal.occurred_at, deal.key))
+    return {deal.key: deal for deal in found}
+
+
+async def save_deals(session: Session, changed: Collection[Deal], new: Collection[DealKey]) -> None:
+    """Write deals, those of `new` for the first time. Raises `RootChanged` if somebody else told of one meanwhile."""
+    ordered = sorted(changed, key=lambda deal: deal.key)
+    rows = {deal.key: tuple(getattr(deal, name) for name in DEAL_COLUMNS) for deal in ordered}
+    added = [row for key, row in rows.items() if key in new]
+    if added and len(await session.execute(ADD_DEALS, rows=added)) < len(added):
+        raise RootChanged("a deal was told under another contact meanwhile")
+    if known := [row for key, row in rows.items() if key not in new]:
+        await session.execute(SAVE_DEALS, rows=known)
 
 
 async def forget(session: Session, lead_ids: Collection[str]) -> None:
