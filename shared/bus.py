@@ -1,7 +1,7 @@
 """The event log as the rest of the code sees it: what aiokafka offers, and no more.
 
-Two implementations keep the same promises under one conformance suite (`tests/conformance`): `kafka.py` and
-`embedded.py`. Offsets, keys, headers and positions mean what they mean in Apache Kafka.
+Two implementations keep the same promises under one conformance suite (`tests/conformance`): `shared/kafka` and
+`shared/embedded`. Offsets, keys, headers and positions mean what they mean in Apache Kafka.
 """
 
 from __future__ import annotations

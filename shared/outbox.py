@@ -63,7 +63,7 @@ def emit(session: Session, event: Event, *, cause: Received[Any] | None = None, 
     """Publish the event if, and only if, this transaction commits.
 
     `cause`: the event this one follows from, whose trace it carries on. `event_id`: where there is a natural one, so
-    that a repetition is recognised. Raises `EventTooLarge`.
+    that a repetition is recognised. The transaction has asked `session.now()` before. Raises `EventTooLarge`.
     """
     value = encode_value(event)
     if len(value) > MAX_EVENT_BYTES:

@@ -1,16 +1,14 @@
 """What a service is made of, and how the services of this installation are found.
 
 Each service says so in `services/X/__main__.py`: `build(bus, settings) -> Service`, and `main()`, which calls
-`run_service("X")`. They are found by entry points (`baton.services`, `baton.settings` in pyproject.toml), because
-`shared` imports no service.
+`shared.start.run_service("X")`. They are found by entry points (`baton.services`, `baton.settings` in pyproject.toml),
+because `shared` imports no service.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -19,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from shared.bus import Bus
 from shared.nearest import did_you_mean
-from shared.settings import Settings, SettingsInvalid, load
+from shared.settings import Settings
 
 if TYPE_CHECKING:  # the command line finds services without their libraries
     from fastapi import APIRouter
@@ -103,24 +101,6 @@ def open_bus(settings: Settings, *, read_only: bool = False) -> Bus:
     from shared.kafka import KafkaBus
 
     return KafkaBus(settings.kafka_bootstrap, prefix=settings.topic_prefix)
-
-
-def run_service(name: str, arguments: Sequence[str] | None = None) -> None:
-    """`python -m services.X [--roles api,consume] [--host ...] [--port ...]`: run until SIGTERM, then exit."""
-    from shared.start import run
-
-    parser = argparse.ArgumentParser(prog=f"python -m services.{name}", description=f"Run the service {name}.")
-    parser.add_argument("--roles", help="comma-separated; all without it")
-    parser.add_argument("--host", dest="http_host", help="address to listen on")
-    parser.add_argument("--port", dest="http_port", help="port to listen on")
-    given = vars(parser.parse_args(arguments))
-    roles = given.pop("roles")
-    try:
-        settings = load(Settings, {key: value for key, value in given.items() if value is not None})
-        code = run(settings, names=[name], roles=roles.split(",") if roles else None)
-    except (SettingsInvalid, UnknownName) as error:
-        parser.error(str(error))
-    sys.exit(code)
 
 
 def _found(group: str) -> dict[str, EntryPoint]:

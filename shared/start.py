@@ -5,10 +5,12 @@ Everything that a person can have done wrong is said before anything runs.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -19,8 +21,8 @@ import structlog
 from shared.bus import Bus, BusError
 from shared.lock import sole_server
 from shared.process import Process, serve
-from shared.service import Role, choose_roles, load_services, open_bus, settings_classes
-from shared.settings import Settings, refuse_unknown_variables
+from shared.service import Role, UnknownName, choose_roles, load_services, open_bus, settings_classes
+from shared.settings import Settings, SettingsInvalid, load, refuse_unknown_variables
 from shared.telemetry import log_unheeded, set_up_logging
 
 if TYPE_CHECKING:
@@ -46,6 +48,22 @@ def run(
     set_up_logging(level=settings.log_level, style=settings.log_format)
     with _listening(settings) as (listener, bound), _alone(bound):
         return asyncio.run(_run(bound, listener, names, roles, announce))
+
+
+def run_service(name: str, arguments: Sequence[str] | None = None) -> None:
+    """`python -m services.X [--roles api,consume] [--host ...] [--port ...]`: run until SIGTERM, then exit."""
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}", description=f"Run the service {name}.")
+    parser.add_argument("--roles", help="comma-separated; all without it")
+    parser.add_argument("--host", dest="http_host", help="address to listen on")
+    parser.add_argument("--port", dest="http_port", help="port to listen on")
+    given = vars(parser.parse_args(arguments))
+    roles = given.pop("roles")
+    try:
+        settings = load(Settings, {key: value for key, value in given.items() if value is not None})
+        code = run(settings, names=[name], roles=roles.split(",") if roles else None)
+    except (SettingsInvalid, UnknownName) as error:
+        parser.error(str(error))
+    sys.exit(code)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from shared.db import Database
 from shared.redrive_api import redrive_routes
 from shared.relay import Relay, relay_settings
 from shared.security import Keyring
-from shared.service import Service, run_service
+from shared.service import Service
 from shared.settings import Settings
+from shared.start import run_service
 
 NAME = "handoff"
 

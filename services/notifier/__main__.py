@@ -24,8 +24,9 @@ from shared.http import Outbound
 from shared.redrive_api import redrive_routes
 from shared.relay import Relay, relay_settings
 from shared.security import Keyring
-from shared.service import Service, run_service
+from shared.service import Service
 from shared.settings import Settings
+from shared.start import run_service
 
 NAME = "notifier"
 
