@@ -64,7 +64,7 @@ class Health:
     def stuck(self) -> list[str]:
         """The roles that hang."""
         now = time.monotonic()
-        return [pulse.name for pulse in self.pulses if pulse.is_stuck(now)]
+        return [name for pulse in self.pulses for name in pulse.stuck(now)]
 
     async def readiness(self) -> tuple[bool, dict[str, Word]]:
         """Whether this process can do its work, and a word on each thing that it needs."""

@@ -25,7 +25,7 @@ from services.notifier.store import queue
 from services.notifier.store.queue import Claimed
 from shared.db import Database, DatabaseError, Session
 from shared.failpoints import failpoint
-from shared.heartbeat import beat
+from shared.heartbeat import beat, beating_apart
 from shared.telemetry import metrics, tracing
 
 ERROR_CHARACTERS = 500
@@ -88,10 +88,11 @@ class _Line:
         """Until `stop` is set and what is being sent has ended; cancelled, it leaves that to the end of the lease."""
         stopped = asyncio.create_task(stop.wait())
         try:
-            while not stop.is_set():
-                beat()
-                self._hint.clear()
-                await self._wait(stopped, await self._round())
+            with beating_apart(self._channel):
+                while not stop.is_set():
+                    beat()
+                    self._hint.clear()
+                    await self._wait(stopped, await self._round())
             if self._sending:
                 await asyncio.wait(self._sending)
         finally:
