@@ -5,7 +5,9 @@
 - /readyz: 200 `ready`; 200 `degraded` while the event log does not answer, because everything is still accepted (the
   outbox keeps it) and consumers wait by themselves, or while a consumer has halted and needs a person; 503 when it
   cannot accept: a database does not answer or is not migrated, the process is still starting or already stopping. Says
-  names and words, never addresses.
+  names and words, never addresses. It asks over connections of its own, one a database: a pool that is all in use is
+  load, not an outage, and would else take every process out of the balancer at once. Who finds no connection free in
+  time is answered 503 with Retry-After, which is all the relief that helps.
 - /metrics: Prometheus text. Like the other two it needs no key and holds no personal data; do not route it publicly.
 """
 
@@ -29,7 +31,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.bus import Bus, BusError
-from shared.db import Database, DatabaseError, Session
+from shared.db import Database, DatabaseError, Limits, Session
 from shared.heartbeat import Pulse
 from shared.sql import sql
 from shared.telemetry import REGISTRY, metrics
@@ -50,7 +52,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Health:
-    """What this process knows of itself. `heads`: the newest revision in the code, by service."""
+    """What this process knows of itself. `heads`: the newest revision in the code, by service.
+
+    `databases`: see `probe_of`; nobody else uses their connections.
+    """
 
     databases: Sequence[Database]
     heads: Mapping[str, str | None]
@@ -107,6 +112,20 @@ class Health:
             word = "unavailable"
         self._broker = (time.monotonic(), word)
         return word
+
+
+def probe_of(database: Database) -> Database:
+    """The same database over one connection of its own, given up soon."""
+    limits = Limits(
+        connect_seconds=PROBE_SECONDS,
+        pool_seconds=PROBE_SECONDS,
+        lock_seconds=PROBE_SECONDS,
+        statement_seconds=PROBE_SECONDS,
+        pool_size=1,
+        attempts=1,
+    )
+    url = database.url.render_as_string(hide_password=False)
+    return Database(url, service=database.service, limits=limits, read_only=True)
 
 
 def routes(health: Health) -> APIRouter:

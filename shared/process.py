@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.bus import Bus, BusError
 from shared.db import trouble
-from shared.health import Health, routes, watch_loop
+from shared.health import Health, probe_of, routes, watch_loop
 from shared.heartbeat import Pulse, beating
 from shared.middleware import BoundedBody, Traced
 from shared.migrations import head, migrate
@@ -64,7 +64,7 @@ async def serve(process: Process, *, stop: asyncio.Event, ready: asyncio.Event |
     Closes the services' databases and the bus.
     """
     health = Health(
-        databases=[service.database for service in process.services],
+        databases=[probe_of(service.database) for service in process.services],
         heads={service.name: head(service.migrations) for service in process.services if service.migrations},
         bus=process.bus,
     )
@@ -90,8 +90,8 @@ async def serve(process: Process, *, stop: asyncio.Event, ready: asyncio.Event |
         http.should_exit = True
         await asyncio.wait([http_task], timeout=process.settings.shutdown_seconds + LAST_SECONDS)
         await running.drain(process.settings.shutdown_seconds)
-        for service in process.services:
-            await service.database.close()
+        for database in (*health.databases, *(service.database for service in process.services)):
+            await database.close()
         await process.bus.close()
     if running.failures:
         raise running.failures[0]

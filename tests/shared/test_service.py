@@ -125,17 +125,6 @@ async def test_without_the_event_log_it_starts_and_serves_and_says_degraded(tmp_
         assert (await process.client.get("/robots")).status_code == 200
 
 
-async def test_a_database_at_an_older_revision_is_not_ready_but_alive(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path}/robots.sqlite", service="robots")
-    health = Health([database], {"robots": "0001"}, EmbeddedBus(tmp_path / "log.sqlite"), phase="running")
-    is_ready, checks = await health.readiness()
-    assert not is_ready
-    assert checks["database robots"] == "not migrated"
-    assert health.stuck() == []
-    await database.close()
-    await health.bus.close()
-
-
 async def test_while_the_database_is_away_it_waits_alive_and_not_ready_and_can_be_stopped(tmp_path: Path) -> None:
     away = {"profile": "cluster", "database_url": "postgresql://baton@127.0.0.1:1/baton", "kafka_bootstrap": "unused:1"}
     listener = socket.create_server(("127.0.0.1", 0))
