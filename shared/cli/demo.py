@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
@@ -29,8 +30,10 @@ from shared.cli.timeline import timeline
 from shared.settings import SECRETS_FILE
 
 AGREEMENTS = Path(__file__).resolve().parents[2] / "deploy/agreements"
+LOG = "server.log"
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
+TABLE_WIDTH = 110
 
 
 def run_demo(output: Output) -> int:
@@ -47,8 +50,9 @@ def run_demo(output: Output) -> int:
                 story.play()
                 facts = story.facts()
                 check(facts)
-            except StoryFailed as failure:
-                progress.print(f"[bold red]The story did not end as it must:[/] {failure}", markup=True)
+            except (StoryFailed, httpx.TransportError) as failure:
+                progress.print("[bold red]The story did not end as it must.[/]")
+                progress.print(_told(failure, Path(directory) / LOG), markup=False)
                 return 1
             events = stage.events()
             seconds = round(time.monotonic() - started, 1)
@@ -73,7 +77,7 @@ def server(directory: Path, received: Mailbox, secret: str, given: Mapping[str, 
     }
     plain = {name: value for name, value in os.environ.items() if not name.startswith("BATON_")}
     command = [sys.executable, "-m", "shared.cli", "up", "--data", str(directory), "--port", "0", "-o", "json"]
-    log_path = directory / "server.log"
+    log_path = directory / LOG
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=plain | told, stdout=subprocess.PIPE, stderr=log, text=True)
         with process:
@@ -107,9 +111,17 @@ def _stage(process: subprocess.Popen[str], directory: Path, log_path: Path) -> S
     )
 
 
+def _told(failure: Exception, log_path: Path) -> str:
+    """What went wrong; of a server that died, its last words, as its directory is deleted."""
+    if isinstance(failure, StoryFailed):
+        return str(failure)
+    return f"The server no longer answers ({type(failure).__name__}). Its last words:\n{log_path.read_text()[-2000:]}"
+
+
 def _show(story: Story, facts: list[Json], events: int, seconds: float) -> None:
     """The timeline, and where each lead is now."""
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, TABLE_WIDTH)
     console.print("\n[bold]What happened, when, and why[/] (UTC)")
     for entry in timeline(story):
         at = f"{entry.at:%H:%M:%S}.{entry.at.microsecond // 100_000}"

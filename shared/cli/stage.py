@@ -19,6 +19,7 @@ Json = dict[str, Any]
 POLL_SECONDS = 0.1
 STEP_SECONDS = 20.0
 WHOLE_SECONDS = 50.0
+GLANCE = 400
 
 
 class StoryFailed(Exception):
@@ -90,7 +91,7 @@ class Stage:
         deadline = min(time.monotonic() + STEP_SECONDS, self.started + WHOLE_SECONDS)
         while not is_so(seen := ask()):
             if time.monotonic() > deadline:
-                raise StoryFailed(f"expected that {what}; seen at last: {json.dumps(seen)[:2000]}")
+                raise StoryFailed(f"expected that {what}, within {STEP_SECONDS:.0f} s; seen at last: {_glance(seen)}")
             time.sleep(POLL_SECONDS)
         return seen
 
@@ -99,6 +100,12 @@ def expect(is_so: bool, what: str, seen: object) -> None:
     """Raise `StoryFailed` unless it is so."""
     if not is_so:
         raise StoryFailed(f"expected that {what}; seen: {seen}")
+
+
+def _glance(seen: object) -> str:
+    """What a person can take in: the whole of it is a GET away."""
+    text = json.dumps(seen)
+    return text if len(text) <= GLANCE else f"{text[:GLANCE]} ..."
 
 
 def _read(answer: httpx.Response) -> Json:

@@ -129,14 +129,16 @@ class Story:
 
     def wen_is_left_alone(self) -> None:
         first = self.assigned("Wen")
-        self.tell("Wen", f"is {first['owner']}'s, who does nothing")
+        self.tell("Wen", f"is {first['owner']}'s, who does nothing; the clock has ten seconds")
         after = self.stage.until(
             "the breach gives Wen another owner", lambda: self.handoff("Wen"), is_reassigned(first)
         )
         (clock,) = [each for each in after["clocks"] if each["milestone"] == "first_touch"]
         expect(clock["breached_at"] is not None and clock["met_at"] is None, "Wen's own clock goes on", clock)
         expect(clock["started_at"] == after["qualified_at"], "Wen's clock was never reset", clock)
-        self.stage.until("the manager is told", lambda: self.deliveries("Wen"), is_manager_told)
+        manager = next(rep["manager"] for rep in self.stage.get("/v1/reps")["items"] if rep["id"] == first["owner"])
+        self.stage.until(f"the manager {manager} is told", lambda: self.deliveries("Wen"), is_told_of_breach(manager))
+        self.tell("Wen", f"was not touched in time: {manager} is told, {after['owner']} gets the lead")
 
     def noah_stays_cold(self) -> None:
         lead = self.stage.until("Noah is scored", lambda: self.lead("Noah"), lambda lead: bool(lead["scores"]))
@@ -199,14 +201,18 @@ class Story:
 def check(facts: list[Json]) -> None:
     """Raise `StoryFailed` unless the leads are where the story must have brought them."""
     by_name = {fact["name"]: fact for fact in facts}
-    got = {name: tuple(fact[key] for key in ("state", "reason", "breaches")) for name, fact in by_name.items()}
+    compared = ("score", "state", "reason", "breaches")
+    got = {name: tuple(fact[key] for key in compared) for name, fact in by_name.items()}
     must = {
-        "Priya": ("recycled", "no_budget", []),
-        "Tomas": ("rejected", "not_a_fit", []),
-        "Wen": ("assigned", None, ["first_touch"]),
-        "Noah": (None, None, []),
+        "Priya": (180.0, "recycled", "no_budget", []),
+        "Tomas": (80.0, "rejected", "not_a_fit", []),
+        "Wen": (130.0, "assigned", None, ["first_touch"]),
+        "Noah": (0.0, None, None, []),
     }
-    expect(got == must, f"the leads are {must}", got)
+    for name, expected in must.items():
+        expect(got.get(name) == expected, f"{name} ends with {compared} {expected}", got.get(name))
+    unowned = [name for name, fact in by_name.items() if bool(fact["mql_id"]) != bool(fact["owner"])]
+    expect(not unowned, "every MQL has an owner, and nobody else has one", unowned)
     tracks = {name: (fact["nurture"] or {}).get("track") for name, fact in by_name.items()}
     expect(tracks == {"Priya": "budget-track", "Tomas": "default", "Wen": None, "Noah": None}, "their tracks", tracks)
     wake_at = datetime.fromisoformat(by_name["Priya"]["nurture"]["wake_at"])
@@ -222,8 +228,12 @@ def is_reassigned(first: Mapping[str, Any]) -> Callable[[Json], bool]:
     return lambda handoff: handoff["state"] == "assigned" and handoff["owner"] not in (None, first["owner"])
 
 
-def is_manager_told(deliveries: list[Json]) -> bool:
-    return any(each["event_type"] == "sla.breached" and each["state"] == "delivered" for each in deliveries)
+def is_told_of_breach(manager: str) -> Callable[[list[Json]], bool]:
+    def is_told(deliveries: list[Json]) -> bool:
+        breaches = [each for each in deliveries if each["event_type"] == "sla.breached"]
+        return any((each["receiver"], each["state"]) == (manager, "delivered") for each in breaches)
+
+    return is_told
 
 
 def told(event_type: str) -> Callable[[list[Json]], bool]:

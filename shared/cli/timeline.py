@@ -64,15 +64,22 @@ def _transition(line: Json) -> str:
 def _decision(decision: Json | None) -> str:
     if not decision:
         return ""
-    debts = ", ".join(
-        f"{each['rep']} {each['debt_before']:+.2f}" if each["eligible"] else f"{each['rep']} out: {each['why']}"
-        for each in decision["candidates"]
-    )
-    return f"rule {decision['rule']}, pool {decision['pool']}: {decision['why']} (ahead of a fair share by {debts})"
+    shares = ", ".join(map(_share, decision["candidates"]))
+    return f"rule {decision['rule']}, pool {decision['pool']}: {decision['why']} ({shares})"
+
+
+def _share(candidate: Json) -> str:
+    """How far a rep is from his fair share, in leads."""
+    if not candidate["eligible"]:
+        return f"{candidate['rep']}: {candidate['why']}"
+    debt = candidate["debt_before"]
+    standing = "has his share" if abs(debt) < 0.005 else f"is {abs(debt):.2f} {'ahead of' if debt > 0 else 'behind'} it"
+    return f"{candidate['rep']} {standing}"
 
 
 def _cause(line: Json) -> str:
-    return f"by {line['actor']}" if line["actor"] != "baton" else str(line["cause"])
+    """Who did it; what Baton does by itself, the line above it has told."""
+    return "" if line["actor"] == "baton" else f"by {line['actor']}"
 
 
 def _clock(name: str, clock: Json) -> Iterator[Entry]:
