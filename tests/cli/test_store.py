@@ -71,7 +71,7 @@ def test_an_event_that_nobody_published_is_found(data: Path) -> None:
 
 def test_an_mql_without_a_handoff_is_found(data: Path) -> None:
     with sqlite3.connect(data / "scoring.sqlite") as database:
-        insert_mql(database, "mql_1")
+        insert_row(database, "mqls", mql_id="mql_1")
     database.close()
     found = [
         (one["invariant"], one["subject"]) for one in baton("check", "--data", data, "-o", "json").json["findings"]
@@ -82,11 +82,24 @@ def test_an_mql_without_a_handoff_is_found(data: Path) -> None:
     assert ("I8", "mql_1") not in [(one["invariant"], one["subject"]) for one in late]
 
 
-def insert_mql(database: sqlite3.Connection, mql_id: str) -> None:
+def test_the_grace_reaches_every_service(data: Path) -> None:
+    with sqlite3.connect(data / "handoff.sqlite") as database:
+        insert_row(database, "clocks", clock_id="clock_1", state="open")
+    database.close()
+    with sqlite3.connect(data / "notifier.sqlite") as database:
+        insert_row(database, "deliveries", delivery_id="dlv_1", state="pending", next_attempt_at=OLD)
+    database.close()
+    for grace, is_found in (("0", True), (str(100 * 365 * 86400), False)):
+        findings = baton("check", "--data", data, "--grace", grace, "-o", "json").json["findings"]
+        late = {(one["invariant"], one["subject"]) for one in findings if "since" in one["detail"]}
+        assert late == ({("I10", "clock_1"), ("I22", "dlv_1")} if is_found else set())
+
+
+def insert_row(database: sqlite3.Connection, table: str, **known: str) -> None:
     """A row with every required column filled by its type."""
-    columns = [row for row in database.execute("PRAGMA table_info(mqls)") if row[3] or row[5]]
+    columns = [row for row in database.execute(f"PRAGMA table_info({table})") if row[3] or row[5]]
     filled = {name: 1 if kind in ("BIGINT", "INTEGER", "BOOLEAN") else "x" for _, name, kind, *_ in columns}
-    filled |= {name: OLD for name in filled if name.endswith("_at")} | {"mql_id": mql_id}
+    filled |= {name: OLD for name in filled if name.endswith("_at")} | known
     database.execute("PRAGMA foreign_keys=OFF")
     names, marks = ", ".join(filled), ", ".join("?" for _ in filled)
-    database.execute(f"INSERT INTO mqls ({names}) VALUES ({marks})", list(filled.values()))
+    database.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(filled.values()))
