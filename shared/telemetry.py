@@ -73,6 +73,7 @@ class Metrics:
     http_seconds: Histogram  # method, route
     loop_lag_seconds: Gauge
     roles_halted: Gauge  # role
+    handoffs_put_off: Counter  # service, step
     deliveries_ended: Counter  # service, channel, state
     deliveries_failed: Counter  # service, channel
 
@@ -108,6 +109,9 @@ metrics = Metrics(
     ),
     loop_lag_seconds=_gauge("loop_lag_seconds", "How late the event loop woke a sleeper"),
     roles_halted=_gauge("roles_halted", "Consumers that stopped on purpose: somebody must look", "role"),
+    handoffs_put_off=_counter(
+        "handoffs_put_off", "Handoffs that no clock or router could do: somebody must look", "service", "step"
+    ),
     deliveries_ended=_counter(
         "deliveries_ended", "Notifications delivered, dead (somebody must look) or stale", "service", "channel", "state"
     ),

@@ -20,11 +20,9 @@ from services.handoff.transitions import load_agreements, save, terms_in
 from shared.db import Session
 
 
-async def route_waiting(session: Session, limit: int) -> int:
-    """Assign up to `limit` handoffs that wait for it, the longest waiting first; how many waited."""
-    seen = await handoffs.waiting(session, limit)
-    if not seen:
-        return 0
+async def route(session: Session, handoff_ids: Sequence[str]) -> None:
+    """Assign those of these handoffs that still wait for it."""
+    seen = await handoffs.read(session, handoff_ids)
     agreements = await load_agreements(session, seen)
     terms = {handoff.handoff_id: terms_in(agreements, handoff) for handoff in seen}
     held = await shares.lock(session, {member for each in terms.values() for member in members_of(each)})
@@ -32,7 +30,7 @@ async def route_waiting(session: Session, limit: int) -> int:
     now = await session.now()
     waiting = [
         handoff
-        for handoff in await handoffs.lock(session, [handoff.handoff_id for handoff in seen])
+        for handoff in await handoffs.lock(session, handoff_ids)
         if handoff.route_at is not None and handoff.route_at <= now and handoff.lead_id in locked
     ]
     decisions = await _to_give_back(session, waiting)
@@ -45,7 +43,6 @@ async def route_waiting(session: Session, limit: int) -> int:
         cases.append(_caught_up(case, done.get(handoff.lead_id, []), its, now))
     await save(session, cases)
     await shares.save(session, changes)
-    return len(seen)
 
 
 async def _to_give_back(session: Session, waiting: Sequence[Handoff]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from services.handoff.clock import ClockState, Milestone
 from services.handoff.lifecycle import State
 from services.handoff.review import Verb, Word, review
 from services.handoff.store import handoffs
-from services.handoff.watch import ring_due, route_due
+from services.handoff.watch import RING, ROUTE, carry_out
 from shared.db import Database
 from shared.events import HandoffRejected, NurtureRequested, SlaBreached, SlaMet
 from shared.web import Problem
@@ -118,7 +118,7 @@ async def test_a_rejection_for_logistics_goes_to_another_rep(database: Database)
     handoff = await handed_over(database)
     after = await say(database, handoff, "reject", Word(by=owner(handoff), reason="wrong_territory"))
     assert (after.state, after.owner) == (State.UNROUTED, None)
-    await database.run(route_due)
+    await carry_out(database, ROUTE)
     again = await found(database, handoff.handoff_id)
     assert again.state is State.ASSIGNED
     assert again.owner != handoff.owner
@@ -221,7 +221,7 @@ async def test_accepting_too_late_records_the_breach_that_no_worker_saw(database
     (met,) = [event for event in events if isinstance(event, SlaMet)]
     assert (breached.milestone, met.clock_id) == ("accept", breached.clock_id)
     assert met.version == breached.version + 1
-    await database.run(ring_due)
+    await carry_out(database, RING)
     assert (await emitted_types(database)).count("sla.breached") == 1
 
 
@@ -229,7 +229,7 @@ async def test_a_worker_that_was_first_takes_the_lead_from_who_is_late(database:
     version = await publish(database, IMPATIENT)
     handoff = await handed_over(database, version=version)
     await asyncio.sleep(1.1)
-    await database.run(ring_due)
+    await carry_out(database, RING)
     assert (await refused(say(database, handoff, "accept", Word(by=owner(handoff)))))[0] == 412
     current = await found(database, handoff.handoff_id)
     assert current.state is State.UNROUTED
@@ -276,7 +276,7 @@ async def test_an_accept_at_the_deadline_is_either_accepted_or_taken_away(databa
         due_at = min(clock.due_at for clock in handoff.clocks)
         await asyncio.sleep(max(0.0, (due_at - datetime.now(UTC)).total_seconds()))
         (done, statuses), _ = await asyncio.gather(
-            outcomes([say(database, handoff, "accept", Word(by=owner(handoff)))]), database.run(ring_due)
+            outcomes([say(database, handoff, "accept", Word(by=owner(handoff)))]), carry_out(database, RING)
         )
         after = await found(database, handoff.handoff_id)
         is_accepted = after.state is State.ACCEPTED

@@ -6,9 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.handoff.case import Change, Handoff
 from services.handoff.checks import checks
@@ -16,11 +18,11 @@ from services.handoff.handlers import record_sales, route_leads
 from services.handoff.lifecycle import Action, IllegalTransition, State
 from services.handoff.store import handoffs
 from services.handoff.transitions import lock_handoff, transition
-from services.handoff.watch import one_round, ring_due, watch
-from shared.db import Database, Session
-from shared.events import HandoffEvent, SlaBreached, TouchRecorded
+from services.handoff.watch import RING, Step, carry_out, one_round, watch
+from shared.db import Database, Session, StatementTimeout
+from shared.events import HandoffEvent, HandoffReassigned, SlaBreached, TouchRecorded
 from shared.outbox import unpack_headers
-from shared.sql import sql
+from shared.sql import Statement, sql
 from tests.handoff.support import emitted
 from tests.handoff.terms import TRACEPARENT, handle, handoff_id, minutes, mql, publish
 from tests.support import Databases
@@ -29,6 +31,19 @@ pytestmark = pytest.mark.slow
 
 WAIT_NO_LONGER = sql("UPDATE handoffs SET route_at = :long_ago_at WHERE state = 'unrouted' AND route_cause = 'unroute'")
 
+WITHOUT_AGREEMENT = sql("UPDATE handoffs SET agreement_version = 99 WHERE handoff_id = :handoff_id")
+OF_NEWER_CODE = sql("UPDATE handoffs SET state = 'dreaming' WHERE handoff_id = :handoff_id")
+MENDED = sql(
+    """
+    UPDATE handoffs SET agreement_version = 1, state = (
+        SELECT to_state FROM handoff_history AS last
+        WHERE last.handoff_id = handoffs.handoff_id AND last.version = handoffs.version
+    ) WHERE handoff_id = :handoff_id
+    """
+)
+ALARMS = sql("SELECT wake_at, route_at FROM handoffs WHERE handoff_id = :handoff_id")
+RING_NOW = sql("UPDATE handoffs SET wake_at = :at WHERE handoff_id = :handoff_id")
+ROUTE_NOW = sql("UPDATE handoffs SET route_at = :at WHERE handoff_id = :handoff_id")
 HEADERS = sql("SELECT headers FROM outbox")
 SHARES = sql("SELECT rep, debt, assigned FROM shares ORDER BY rep")
 
@@ -159,8 +174,51 @@ async def test_five_hundred_clocks_due_at_once_ring_once_each_with_two_workers(
 
 
 async def ring_all(database: Database) -> None:
-    while await database.run(lambda session: ring_due(session, limit=50)):
+    while await carry_out(database, RING, 50):
         pass
+
+
+@pytest.mark.parametrize(
+    "spoilt", [pytest.param(WITHOUT_AGREEMENT, id="no-agreement"), pytest.param(OF_NEWER_CODE, id="unknown-state")]
+)
+@pytest.mark.parametrize("alarm", ["wake_at", "route_at"])
+async def test_a_handoff_that_fails_is_put_off_and_the_others_go_on(
+    database: Database, spoilt: Statement, alarm: Literal["wake_at", "route_at"]
+) -> None:
+    await handle(database, route_leads, [mql(f"lead_{number}", at=overdue()) for number in range(20)])
+    if alarm == "route_at":
+        await carry_out(database, RING)
+    await changed_row(database, spoilt)
+    with capture_logs() as logs:
+        await rounds(database)
+    said = Counter(event.handoff_id for event in await emitted(database) if isinstance(event, HandoffReassigned))
+    assert said == {handoff_id(f"lead_{number}"): 1 for number in range(20) if number != 7}
+    assert [(line["event"], line["handoff_id"]) for line in logs] == [("clocks.put_off", handoff_id("lead_7"))]
+    (row,) = await database.read(lambda session: session.execute(ALARMS, handoff_id=handoff_id("lead_7")))
+    assert timedelta(seconds=50) < getattr(row, alarm) - datetime.now(UTC) <= timedelta(minutes=1)
+    await changed_row(database, MENDED)
+    await changed_row(database, RING_NOW if alarm == "wake_at" else ROUTE_NOW)
+    await rounds(database)
+    assert (await found(database, "lead_7")).reassigns == 1
+
+
+async def changed_row(database: Database, statement: Statement) -> None:
+    await database.run(lambda session: session.execute(statement, handoff_id=handoff_id("lead_7"), at=overdue()))
+
+
+async def test_what_takes_too_long_at_once_is_done_in_smaller_parts(database: Database) -> None:
+    await handle(database, route_leads, [mql(f"lead_{number}", at=overdue()) for number in range(20)])
+    sizes: list[int] = []
+
+    async def slow(session: Session, handoff_ids: list[str]) -> None:
+        sizes.append(len(handoff_ids))
+        if len(handoff_ids) > 5:
+            raise StatementTimeout("canceling statement due to statement timeout")
+        await RING.work(session, handoff_ids)
+
+    assert await carry_out(database, Step("ring", RING.claim, slow, "wake_at"), 20) == 20
+    assert sizes == [20, 10, 5, 5, 5, 5]
+    await rounds(database)
 
 
 async def test_an_accept_and_a_breach_at_the_same_instant_never_both_win(database: Database) -> None:

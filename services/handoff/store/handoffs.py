@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.engine import Row
 
@@ -16,6 +16,8 @@ from services.handoff.store import clocks
 from shared.arrays import ColumnType
 from shared.db import Session
 from shared.sql import sql
+
+Alarm = Literal["wake_at", "route_at"]  # when a clock worker, or the router, looks at it next
 
 COLUMNS: dict[str, ColumnType] = {
     "handoff_id": "text",
@@ -91,16 +93,21 @@ LOCK_OF_LEADS = sql(
 )
 LEAD_OF = sql("SELECT lead_id FROM handoffs WHERE handoff_id = :handoff_id")
 CLAIM_DUE = sql(
-    f"""
-    SELECT {NAMES} FROM handoffs WHERE wake_at <= (SELECT clock_timestamp())
-    ORDER BY wake_at LIMIT :limit {{skip_locked}}
+    """
+    SELECT handoff_id FROM handoffs WHERE wake_at <= (SELECT clock_timestamp())
+    ORDER BY wake_at LIMIT :limit {skip_locked}
     """
 )
 WAITING = sql(
-    f"""
-    SELECT {NAMES} FROM handoffs WHERE route_at <= (SELECT clock_timestamp()) ORDER BY route_at, handoff_id LIMIT :limit
+    """
+    SELECT handoff_id FROM handoffs WHERE route_at <= (SELECT clock_timestamp())
+    ORDER BY route_at, handoff_id LIMIT :limit
     """
 )
+PUT_OFF = {
+    "wake_at": sql("UPDATE handoffs SET wake_at = :until_at WHERE handoff_id = :handoff_id AND wake_at < :until_at"),
+    "route_at": sql("UPDATE handoffs SET route_at = :until_at WHERE handoff_id = :handoff_id AND route_at < :until_at"),
+}
 DECISIONS = sql(
     """
     SELECT handoff_id, decision FROM handoff_history
@@ -157,14 +164,19 @@ async def lead_of(session: Session, handoff_id: str) -> str | None:
     return str(row.lead_id) if row else None
 
 
-async def claim_due(session: Session, limit: int) -> list[Handoff]:
-    """Handoffs with due clocks that no other worker holds, under lock, the longest due first; clocks read after it."""
-    return await _with_clocks(session, await session.execute(CLAIM_DUE, limit=limit))
+async def claim_due(session: Session, limit: int) -> list[str]:
+    """Handoffs with due clocks that no other worker holds, under lock, the longest due first. Nothing else is read."""
+    return [row.handoff_id for row in await session.execute(CLAIM_DUE, limit=limit)]
 
 
-async def waiting(session: Session, limit: int) -> list[Handoff]:
-    """Handoffs the router has to look at, not locked, without clocks, the longest waiting first."""
-    return [_handoff(row) for row in await session.execute(WAITING, limit=limit)]
+async def waiting(session: Session, limit: int) -> list[str]:
+    """Handoffs the router has to look at, not locked, the longest waiting first. Nothing else is read."""
+    return [row.handoff_id for row in await session.execute(WAITING, limit=limit)]
+
+
+async def put_off(session: Session, handoff_id: str, alarm: Alarm, until: datetime) -> None:
+    """Nobody looks at this handoff before `until`; what its next change says comes on top."""
+    await session.execute(PUT_OFF[alarm], handoff_id=handoff_id, until_at=until)
 
 
 async def read(session: Session, handoff_ids: Collection[str]) -> list[Handoff]:
