@@ -190,7 +190,7 @@ class Mail:
 
 @dataclass
 class SmtpSink:
-    """An SMTP receiver. `lost`: it took the message and broke the line. `refused`: recipients that get a 550."""
+    """An SMTP receiver. `lost`: it took the message and broke the line. `refused`: addresses that get a 550."""
 
     mode: SmtpMode = "ok"
     refused: set[str] = field(default_factory=set)
@@ -215,6 +215,14 @@ class SmtpSink:
         if address in self.refused:
             return "550 5.1.1 no such mailbox"
         envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_MAIL(
+        self, server: SMTP, session: SmtpSession, envelope: Envelope, address: str, options: list[Any]
+    ) -> str:
+        if address in self.refused:
+            return "550 5.7.1 not one of our senders"
+        envelope.mail_from = address
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: SmtpSession, envelope: Envelope) -> str:

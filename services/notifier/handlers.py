@@ -125,7 +125,8 @@ def _require(told: Sequence[Received[Told]], known: Mapping[str, Known], patienc
     patience.forget_before(now - REMEMBERED)
     lacks = [(received, lacking) for received in told if (lacking := _lacking(received.event, known[received.id]))]
     waiting = [(received, lacking) for received, lacking in lacks if not patience.has_run_out(lacking, now)]
-    for received, lacking in waiting:
+    if waiting:
+        received, lacking = waiting[0]
         raise RetryLater(received, f"{lacking} is not read yet")
     for received, lacking in lacks:
         log.warning("notifier.told_without", event_id=received.id, lacking=lacking)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -81,6 +81,17 @@ async def settled(database: Database, seconds: float = 10.0) -> Sequence[Row[Any
             if all(row.state != "pending" for row in found):
                 return found
             await asyncio.sleep(0.05)
+
+
+async def until(happened: Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await happened():
+            await asyncio.sleep(0.02)
+
+
+async def has_failed(database: Database) -> bool:
+    """Whether an attempt failed and nobody has the row in hand."""
+    return any(row.last_error and row.claim is None for row in await rows(database))
 
 
 async def test_a_mail_arrives_once_and_is_recorded(databases: Databases) -> None:
@@ -222,6 +233,19 @@ async def test_a_mail_whose_answer_was_lost_comes_again_byte_for_byte(databases:
     assert row.state == "delivered"
     assert len(sink.ledger) >= 2
     assert len({(arrived.id, arrived.raw) for arrived in sink.ledger}) == 1
+
+
+async def test_a_mail_whose_sender_is_refused_waits_until_that_is_mended(databases: Databases) -> None:
+    database = databases.open("notifier")
+    await seed(database, MAIL, handoff(at=now()))
+    sink = SmtpSink(refused={"baton@acme.example"})
+    patient = DeliverSettings(back_off_seconds=(0.05,) * 200, poll_seconds=0.05)
+    async with smtp_sink(sink), delivering(database, {Channel.EMAIL: mail(sink)}, patient):
+        await until(lambda: has_failed(database))
+        assert (await rows(database))[0].last_error.startswith("SMTP 550")
+        sink.refused.clear()
+        (row,) = await settled(database)
+    assert (row.state, len(sink.ledger)) == ("delivered", 1)
 
 
 async def test_a_mail_server_that_is_down_is_waited_for(databases: Databases) -> None:

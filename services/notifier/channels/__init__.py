@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from shared.http import Answer
+from shared.http import Outbound, OutboundFailed, OutboundRefused
 
 HTTP_SECONDS = 15.0  # what senders of webhooks commonly grant
 EXCERPT_CHARACTERS = 200
@@ -42,8 +42,17 @@ class Item:
 Send = Callable[[Item], Awaitable[None]]
 
 
-def expect_success(answer: Answer) -> None:
-    """Only 2xx is delivered; 410 says never again; the rest, redirects too, is tried again, as late as it asks."""
+async def posted(outbound: Outbound, url: str, item: Item, body: str, headers: Mapping[str, str]) -> None:
+    """Return once the receiver has taken this JSON. 410 says never again; the rest, redirects too, is tried again."""
+    common = {"Content-Type": "application/json", "traceparent": item.traceparent}
+    try:
+        answer = await outbound.post(
+            url, content=body.encode(), headers={**common, **headers}, deadline_seconds=HTTP_SECONDS
+        )
+    except OutboundRefused as error:
+        raise SendRefused(str(error)) from error
+    except OutboundFailed as error:
+        raise SendFailed(str(error)) from error
     if answer.is_success:
         return
     reason = f"HTTP {answer.status}: {answer.excerpt[:EXCERPT_CHARACTERS]}"

@@ -12,9 +12,9 @@ from functools import partial
 
 from standardwebhooks import Webhook
 
-from services.notifier.channels import HTTP_SECONDS, Item, Send, SendFailed, SendRefused, expect_success
+from services.notifier.channels import Item, Send, posted
 from shared.clock import Clock
-from shared.http import Outbound, OutboundFailed, OutboundRefused
+from shared.http import Outbound
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)
@@ -39,17 +39,9 @@ def automation(outbound: Outbound, url: str, secret: str, clock: Clock) -> Send:
 async def _send(outbound: Outbound, url: str, webhook: Webhook, clock: Clock, item: Item) -> None:
     attempted_at = clock()
     body = item.message["body"]
-    headers = {
-        "Content-Type": "application/json",
+    signed = {
         "webhook-id": item.delivery_id,
         "webhook-timestamp": str(int(attempted_at.timestamp())),
         "webhook-signature": webhook.sign(item.delivery_id, attempted_at, body),
-        "traceparent": item.traceparent,
     }
-    try:
-        answer = await outbound.post(url, content=body.encode(), headers=headers, deadline_seconds=HTTP_SECONDS)
-    except OutboundRefused as error:
-        raise SendRefused(str(error)) from error
-    except OutboundFailed as error:
-        raise SendFailed(str(error)) from error
-    expect_success(answer)
+    await posted(outbound, url, item, body, signed)

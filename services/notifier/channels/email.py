@@ -105,17 +105,22 @@ async def _send(box: Mailbox, tls: ssl.SSLContext | None, item: Item) -> None:
             )
     except aiosmtplib.SMTPRecipientsRefused as error:
         raise _judged(error.recipients[0]) from error
-    except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
+    except aiosmtplib.SMTPDataError as error:
         raise _judged(error) from error
+    except aiosmtplib.SMTPSenderRefused as error:
+        raise SendFailed(_said(error)) from error
     except (aiosmtplib.SMTPException, TimeoutError, OSError) as error:
-        # A greeting or a log-in refused is about us, not about this mail: it helps to mend that and try again.
+        # A greeting, a log-in or a sender refused is about us, not about this mail: mend that, and it leaves after all.
         raise SendFailed(f"{type(error).__name__}: {error}") from error
 
 
 def _judged(error: aiosmtplib.SMTPResponseException) -> SendFailed | SendRefused:
     """5xx about this mail is final, 4xx is not (RFC 5321, 4.2.1)."""
-    reason = f"SMTP {error.code}: {error.message}"
-    return SendRefused(reason) if error.code >= 500 else SendFailed(reason)
+    return SendRefused(_said(error)) if error.code >= 500 else SendFailed(_said(error))
+
+
+def _said(error: aiosmtplib.SMTPResponseException) -> str:
+    return f"SMTP {error.code}: {error.message}"
 
 
 def _encryption(scheme: str, host: str, *, has_password: bool) -> Encryption:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from services.notifier.channels import HTTP_SECONDS, Item, Send, SendFailed, SendRefused, expect_success
-from shared.http import Outbound, OutboundFailed, OutboundRefused
+from services.notifier.channels import Item, Send, posted
+from shared.http import Outbound
 
 
 def slack(outbound: Outbound, webhook_url: str) -> Send:
@@ -14,15 +14,4 @@ def slack(outbound: Outbound, webhook_url: str) -> Send:
 
 
 async def _send(outbound: Outbound, webhook_url: str, item: Item) -> None:
-    try:
-        answer = await outbound.post(
-            webhook_url,
-            content=item.message["payload"].encode(),
-            headers={"Content-Type": "application/json", "traceparent": item.traceparent},
-            deadline_seconds=HTTP_SECONDS,
-        )
-    except OutboundRefused as error:
-        raise SendRefused(str(error)) from error
-    except OutboundFailed as error:
-        raise SendFailed(str(error)) from error
-    expect_success(answer)
+    await posted(outbound, webhook_url, item, item.message["payload"], {})
