@@ -256,7 +256,10 @@ class HandoffAssigned(HandoffEvent, frozen=True, kw_only=True):
 
 
 class HandoffUnrouted(HandoffEvent, frozen=True, kw_only=True):
+    """`candidates`: why each rep of the pool cannot have it, by rep: `is not active`, `rejected it` ..."""
+
     type = "handoff.unrouted"
+    candidates: dict[str, str] = {}
 
 
 class HandoffAccepted(HandoffEvent, frozen=True, kw_only=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import TypedDict, cast
+
+from msgspec import structs
 
 from services.handoff.case import Handoff, Line
 from services.handoff.clock import Told, elapsed_seconds
@@ -14,6 +17,7 @@ from shared.events import (
     EVENTS,
     Event,
     HandoffEvent,
+    HandoffUnrouted,
     NurtureRequested,
     NurtureResumed,
     NurtureSuspended,
@@ -31,7 +35,7 @@ def of_transition(
     before: Handoff, after: Handoff, line: Line, follows: Consequence | None, *, ends_cycle: bool
 ) -> HandoffEvent:
     """The event of one line of the history; a state's last event says whether the lead may qualify again."""
-    return cast(type[HandoffEvent], EVENTS[line.type])(
+    event = cast(type[HandoffEvent], EVENTS[line.type])(
         handoff_id=after.handoff_id,
         mql_id=after.mql_id,
         opened_for=after.opened_for,
@@ -55,6 +59,7 @@ def of_transition(
         ends_cycle=ends_cycle,
         ended_at=after.ended_at if ends_cycle else None,
     )
+    return structs.replace(event, candidates=_why_not(line)) if isinstance(event, HandoffUnrouted) else event
 
 
 def of_clocks(handoff: Handoff, told: Iterable[Told], terms: Terms) -> tuple[SlaEvent, ...]:
@@ -119,6 +124,12 @@ def of_nurture(before: Handoff, after: Handoff, action: Action, follows: Consequ
             wake_at=wake_at,
         ),
     )
+
+
+def _why_not(line: Line) -> dict[str, str]:
+    """Why nobody could have it, by rep."""
+    decision = json.loads(line.decision) if line.decision else {"candidates": ()}
+    return {candidate["rep"]: candidate["why"] for candidate in decision["candidates"]}
 
 
 def _previous_owner(before: Handoff, after: Handoff) -> str | None:

@@ -167,11 +167,24 @@ def _to_person(event: HandoffEvent | SlaEvent, known: Known, desk: Desk) -> tupl
             owner = _owner(event, known.agreement).name or "nobody"
             said = f"{_deadline(event, known.agreement)} The owner was {owner}."
             return _manager(event, known.agreement), Text(f"{_milestone(event)} was missed", known.mql, link, said, why)
+        case HandoffUnrouted():
+            said = f"Nobody of the pool {event.pool} can take it{_why_nobody(event, known.agreement)}."
         case HandoffExpired():
             said = "Nobody took it up in time."
         case _:
-            said = f"Nobody of the pool can take it: {event.cause}." if isinstance(event, HandoffEvent) else ""
+            said = ""
     return _head(known.agreement), Text("A lead without an owner", known.mql, link, said, why)
+
+
+def _why_nobody(event: HandoffUnrouted, agreement: Agreement | None) -> str:
+    """The reason of each candidate, by name."""
+    reasons = "; ".join(f"{_name(rep, agreement)} {why}" for rep, why in event.candidates.items())
+    return f": {reasons}" if reasons else ""
+
+
+def _name(rep_id: str, agreement: Agreement | None) -> str:
+    rep = agreement.rep(rep_id) if agreement else None
+    return rep.name if rep else rep_id
 
 
 def _owner(event: HandoffEvent | SlaEvent, agreement: Agreement | None) -> Person:

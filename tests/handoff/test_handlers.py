@@ -18,6 +18,7 @@ from services.handoff.store import handoffs
 from shared.db import Database
 from shared.events import (
     HandoffEvent,
+    HandoffUnrouted,
     LeadErased,
     LeadMerged,
     MqlRetractionRequested,
@@ -276,9 +277,12 @@ async def test_a_deal_without_a_handoff_is_kept(database: Database) -> None:
     assert await emitted(database) == []
 
 
-async def test_nobody_eligible_is_said_aloud(database: Database) -> None:
+async def test_nobody_eligible_is_said_aloud_with_why_of_each(database: Database) -> None:
     await handle(database, route_leads, [mql(at=recently(), product="sensors")])
-    assert await types(database) == ["handoff.unrouted", "nurture.suspended"]
+    unrouted, suspended = await emitted(database)
+    assert isinstance(unrouted, HandoffUnrouted)
+    assert (unrouted.pool, unrouted.candidates) == ("lonely", {"gone": "is not active"})
+    assert suspended.type == "nurture.suspended"
 
 
 async def test_an_erased_lead_leaves_ids_and_instants_only(database: Database) -> None:

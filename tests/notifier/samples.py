@@ -69,7 +69,6 @@ def handoff(
     lead_id: str = LEAD,
     owner: str | None = "ana",
     at: datetime = FRIDAY,
-    cause: str = "routed",
 ) -> HandoffEvent:
     return kind(
         handoff_id=f"handoff_{number}",
@@ -84,7 +83,7 @@ def handoff(
         state="unrouted" if kind is HandoffUnrouted else "assigned",
         at=at,
         actor="baton",
-        cause=cause,
+        cause=f"mql_{number}",
         owner=None if kind is HandoffUnrouted else owner,
         pool="na-robots",
     )

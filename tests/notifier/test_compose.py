@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from services.notifier.channels import Item
 from services.notifier.channels.email import build, mailbox
@@ -122,8 +123,16 @@ def test_a_breach_says_which_deadline_whose_and_when_it_was() -> None:
 
 
 def test_an_unrouted_lead_says_why_nobody_got_it() -> None:
-    text = only(handoff(HandoffUnrouted, cause="ana: inactive; bo: inactive"), Channel.EMAIL).content["text"]
-    assert "ana: inactive; bo: inactive" in text
+    unrouted = handoff(HandoffUnrouted)
+    assert isinstance(unrouted, HandoffUnrouted)
+    told = structs.replace(unrouted, candidates={"ana": "is not active", "chi": "rejected it", "zoe": "had it before"})
+    text = only(told, Channel.EMAIL).content["text"]
+    assert "Nobody of the pool na-robots can take it: Ana Diaz is not active; Chi Nguyen rejected it; zoe had" in text
+    assert "mql_1" not in text
+
+
+def test_an_unrouted_lead_of_an_empty_pool_has_no_reasons() -> None:
+    assert "Nobody of the pool na-robots can take it." in only(handoff(HandoffUnrouted), Channel.EMAIL).content["text"]
 
 
 def test_slack_names_the_owner_by_the_agreements_user_id() -> None:
