@@ -7,19 +7,22 @@ A record that dies again is a new dead letter, with its replays counted in a hea
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.bus import Headers, Message, OffsetRange, Record, TopicPartition
+from shared.bus import Bus, Headers, Message, OffsetRange, Record, TopicPartition
 from shared.db import Database, Session
 from shared.outbox import emit_as_is
 from shared.sql import sql
-from shared.topics import consumed_by
+from shared.topics import consumed_by, dead_letter_topic
 
 REPLAYS: Final = "baton-replays"
 CAP: Final = 2
+AT_ONCE: Final = 100  # records a transaction
+READ_SECONDS: Final = 5.0
 FIRST_OF_ORIGIN: Final = "x-original-topic"  # the first header that burying adds; what stands before it is the record's
 
 REMEMBER = sql(
@@ -103,6 +106,13 @@ async def redriven(session: Session, topic: str) -> frozenset[Place]:
     return frozenset((row.topic, row.partition, row.dead_offset) for row in rows)
 
 
+async def send_back(database: Database, bus: Bus, places: Sequence[tuple[int, int]], *, cap: int = CAP) -> int:
+    """Send the service's dead letters at these (partition, offset) back, in this order; how many went."""
+    held = await bus.ranges([dead_letter_topic(database.service)])
+    await forget(database, held)
+    return await redrive(database, await read_letters(bus, database.service, places, held), cap=cap)
+
+
 async def redrive(database: Database, letters: Sequence[DeadLetter], *, cap: int = CAP) -> int:
     """Send these back, in this order, in one transaction; how many went. Those that went before do not go again."""
     playable = {
@@ -120,6 +130,29 @@ async def redrive(database: Database, letters: Sequence[DeadLetter], *, cap: int
         return len(new)
 
     return await database.run(work) if playable else 0
+
+
+async def read_letters(
+    bus: Bus, service: str, places: Sequence[tuple[int, int]], held: Mapping[TopicPartition, OffsetRange]
+) -> list[DeadLetter]:
+    """The dead letters at these places that are still held, in this order."""
+    topic = dead_letter_topic(service)
+    wanted: dict[TopicPartition, set[int]] = defaultdict(set)
+    for partition, offset in places:
+        offsets = held.get(TopicPartition(topic, partition))
+        if offsets is not None and offsets.begin <= offset < offsets.end:
+            wanted[TopicPartition(topic, partition)].add(offset)
+    found: dict[tuple[int, int], DeadLetter] = {}
+    for place, offsets_there in wanted.items():
+        position = min(offsets_there)
+        while position <= max(offsets_there):
+            page = await bus.read(place, position, max_records=AT_ONCE, timeout_seconds=READ_SECONDS)
+            if not page:
+                break
+            mine = (record for record in page if record.offset in offsets_there)
+            found.update({(record.partition, record.offset): dead_letter(service, record) for record in mine})
+            position = page[-1].offset + 1
+    return [found[place] for place in places if place in found]
 
 
 async def forget(database: Database, held: Mapping[TopicPartition, OffsetRange]) -> None:

@@ -7,28 +7,27 @@ one, this command under the server's lock, and the next server publishes what wa
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 
-from shared.bus import OffsetRange, TopicMissing, TopicPartition
+from shared.bus import Bus, TopicMissing
 from shared.cli.client import Client, client_of
 from shared.cli.log import instant, records
 from shared.cli.options import Output, show_json, show_table
 from shared.cli.stored import known_service, stored
 from shared.db import Database
 from shared.lock import running_server, sole_server
-from shared.redrive import DeadLetter, Place, Verdict, dead_letter, forget, redrive, redriven
+from shared.redrive import AT_ONCE, DeadLetter, Verdict, dead_letter, redriven, send_back
 from shared.service import UnknownName, open_bus
 from shared.settings import Settings
 from shared.topics import dead_letter_topic
 
-AT_ONCE = 100  # records a transaction, and a request
-
-Send = Callable[[Sequence[DeadLetter]], Awaitable[int]]
+Places = Sequence[tuple[int, int]]  # partition, offset
+Send = Callable[[Places], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,14 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What the dead-letter topic holds, and what went back already."""
+class Seen:
+    """What is kept of a dead letter while a person decides: there may be many, and large ones."""
 
-    letters: Sequence[DeadLetter]
-    redriven: frozenset[Place]
-    held: dict[TopicPartition, OffsetRange]
+    place: tuple[int, int]
+    at: datetime
+    reason: str
+    topic: str
+    verdict: Verdict
 
 
 def run_redrive(settings: Settings, wanted: Wanted, *, go: bool, output: Output) -> int:
@@ -90,85 +91,79 @@ def run_redrive(settings: Settings, wanted: Wanted, *, go: bool, output: Output)
 
 
 async def _run(settings: Settings, wanted: Wanted, go: bool, output: Output) -> int:
-    plan = await _plan(settings, wanted)
-    chosen = [one for one in plan.letters if one.verdict(plan.redriven, wanted.cap) is Verdict.REDRIVE]
-    chosen = chosen[: wanted.count]
-    gone = 0
-    if go and chosen:
-        async with _sender(settings, wanted, plan) as send:
-            gone = await _send_all(send, chosen, wanted.per_second)
-    _show(wanted, histogram(plan, wanted.cap), gone if go else None, len(chosen), output)
+    bus = open_bus(settings, read_only=True)
+    try:
+        seen = await _look(settings, bus, wanted)
+        chosen = [one.place for one in seen if one.verdict is Verdict.REDRIVE][: wanted.count]
+        gone = 0
+        if go and chosen:
+            async with _sender(settings, bus, wanted) as send:
+                gone = await _send_all(send, chosen, wanted.per_second)
+    finally:
+        await bus.close()
+    _show(wanted, histogram(seen), gone if go else None, len(chosen), output)
     return 0
 
 
-async def _plan(settings: Settings, wanted: Wanted) -> Plan:
+async def _look(settings: Settings, bus: Bus, wanted: Wanted) -> list[Seen]:
+    """Every dead letter that is wanted, and what becomes of it."""
     topic = dead_letter_topic(wanted.service)
-    bus = open_bus(settings, read_only=True)
-    try:
-        held = await bus.ranges([topic])
-        if not held:
-            raise TopicMissing(f"{topic} does not exist: run `baton topics ensure`")
-        found = [dead_letter(wanted.service, one) async for one in records(bus, topic, {})]
-    finally:
-        await bus.close()
+    if not await bus.ranges([topic]):
+        raise TopicMissing(f"{topic} does not exist: run `baton topics ensure`")
     async with stored(settings, [wanted.service]) as databases:
         done = await databases[wanted.service].read(partial(redriven, topic=topic))
-    return Plan([one for one in found if wanted.holds(one)], done, held)
+    seen = []
+    async for record in records(bus, topic, {}):
+        letter = dead_letter(wanted.service, record)
+        if wanted.holds(letter):
+            place, verdict = (record.partition, record.offset), letter.verdict(done, wanted.cap)
+            seen.append(Seen(place, record.timestamp, letter.reason, letter.topic, verdict))
+    return seen
 
 
-def histogram(plan: Plan, cap: int) -> list[Line]:
+def histogram(seen: Iterable[Seen]) -> list[Line]:
     """By reason and topic, the most frequent first."""
-    groups: dict[tuple[str, str], list[DeadLetter]] = {}
-    for letter in plan.letters:
-        groups.setdefault((letter.reason, letter.topic), []).append(letter)
+    groups: dict[tuple[str, str], list[Seen]] = defaultdict(list)
+    for one in seen:
+        groups[one.reason, one.topic].append(one)
     lines = []
-    for (reason, topic), letters in groups.items():
-        counts = Counter(letter.verdict(plan.redriven, cap) for letter in letters)
-        times = [letter.record.timestamp for letter in letters]
+    for (reason, topic), members in groups.items():
+        counts = Counter(one.verdict for one in members)
         by_verdict = {verdict.value: counts[verdict] for verdict in Verdict}
-        lines.append(Line(reason, topic, len(letters), min(times), max(times), **by_verdict))
+        first, last = min(one.at for one in members), max(one.at for one in members)
+        lines.append(Line(reason, topic, len(members), first, last, **by_verdict))
     return sorted(lines, key=lambda line: (-line.records, line.reason, line.topic))
 
 
-async def _send_all(send: Send, letters: Sequence[DeadLetter], per_second: float | None) -> int:
+async def _send_all(send: Send, places: Places, per_second: float | None) -> int:
     """Send them in order, so many a second; how many went."""
     size = AT_ONCE if per_second is None else max(1, min(AT_ONCE, int(per_second)))
     gone = 0
-    for start in range(0, len(letters), size):
+    for start in range(0, len(places), size):
         if start and per_second is not None:
             await asyncio.sleep(size / per_second)
-        gone += await send(letters[start : start + size])
+        gone += await send(places[start : start + size])
     return gone
 
 
 @asynccontextmanager
-async def _sender(settings: Settings, wanted: Wanted, plan: Plan) -> AsyncIterator[Send]:
+async def _sender(settings: Settings, bus: Bus, wanted: Wanted) -> AsyncIterator[Send]:
     """Who writes: the running embedded server, or this process."""
-    if settings.profile == "embedded" and running_server(settings.data_directory) is not None:
+    is_embedded = settings.profile == "embedded"
+    if is_embedded and running_server(settings.data_directory) is not None:
         yield partial(_ask, client_of(settings, None, None), wanted)
-    elif settings.profile == "embedded":
-        with sole_server(settings.data_directory, "baton dlq redrive"):
-            async with _writer(settings, wanted, plan) as send:
-                yield send
-    else:
-        async with _writer(settings, wanted, plan) as send:
-            yield send
+        return
+    with sole_server(settings.data_directory, "baton dlq redrive") if is_embedded else nullcontext():
+        database = Database(settings.database_url_for(wanted.service), service=wanted.service)
+        try:
+            yield partial(send_back, database, bus, cap=wanted.cap)
+        finally:
+            await database.close()
 
 
-@asynccontextmanager
-async def _writer(settings: Settings, wanted: Wanted, plan: Plan) -> AsyncIterator[Send]:
-    database = Database(settings.database_url_for(wanted.service), service=wanted.service)
-    try:
-        await forget(database, plan.held)
-        yield partial(redrive, database, cap=wanted.cap)
-    finally:
-        await database.close()
-
-
-async def _ask(client: Client, wanted: Wanted, letters: Sequence[DeadLetter]) -> int:
-    places = [[one.record.partition, one.record.offset] for one in letters]
+async def _ask(client: Client, wanted: Wanted, places: Places) -> int:
     path = f"/v1/dead-letters/{wanted.service}/redrive"
-    answer = await asyncio.to_thread(client.post, path, {"places": places, "cap": wanted.cap})
+    answer = await asyncio.to_thread(client.post, path, {"places": list(places), "cap": wanted.cap})
     return int(answer["redriven"])
 
 
