@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.handoff.clock import Limit, Milestone, Policy
-from shared.agreement import Agreement, Route
+from shared.agreement import Agreement, Route, handoff_facts
 from shared.agreement.conditions import Facts
 from shared.events import MqlQualified, Scalar
 
@@ -43,14 +43,14 @@ def terms_of(agreement: Agreement, facts: Facts) -> Terms:
 
 
 def facts_of(mql: MqlQualified) -> dict[str, Scalar]:
-    """What routing and policies may ask about: the lead's attributes, and what it qualified for."""
-    return {
-        **mql.attributes,
-        "product": mql.product,
-        "motion": mql.motion,
-        "bucket": mql.bucket,
-        "raised_hand": mql.raised_hand,
-    }
+    """What its routing and policy are chosen by; kept with the handoff."""
+    return handoff_facts(
+        product=mql.product,
+        motion=mql.motion,
+        bucket=mql.bucket,
+        raised_hand=mql.raised_hand,
+        attributes=mql.attributes,
+    )
 
 
 def _policy(agreement: Agreement, facts: Facts) -> Policy:

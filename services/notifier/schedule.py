@@ -38,5 +38,11 @@ def local_time(instant: datetime, zone: tzinfo) -> str:
 
 
 def _policy_for(agreement: Agreement, mql: MqlQualified) -> Policy:
-    facts = handoff_facts(product=mql.product, motion=mql.motion, bucket=mql.bucket, attributes=mql.attributes)
+    facts = handoff_facts(
+        product=mql.product,
+        motion=mql.motion,
+        bucket=mql.bucket,
+        raised_hand=mql.raised_hand,
+        attributes=mql.attributes,
+    )
     return agreement.policy_for(facts)

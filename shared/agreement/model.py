@@ -163,6 +163,6 @@ class Agreement(Part):
         return {name: rep for rep in self.reps for name in rep.names}
 
 
-def handoff_facts(*, product: str, motion: str, bucket: str, attributes: Facts) -> dict[str, Scalar]:
+def handoff_facts(*, product: str, motion: str, bucket: str, raised_hand: bool, attributes: Facts) -> dict[str, Scalar]:
     """What routes and policies are chosen by: the lead's attributes, and on top of them what it qualified for."""
-    return {**attributes, "product": product, "motion": motion, "bucket": bucket}
+    return {**attributes, "product": product, "motion": motion, "bucket": bucket, "raised_hand": raised_hand}

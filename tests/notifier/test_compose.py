@@ -15,6 +15,7 @@ from services.notifier.channels import Item
 from services.notifier.channels.email import build, mailbox
 from services.notifier.compose import AUTOMATION_RECEIVER, Channel, Desk, Known, Message, compose
 from services.notifier.escape import plain, short_name, slack_mention
+from shared.agreement import parse
 from shared.events import (
     Event,
     HandoffAccepted,
@@ -27,7 +28,7 @@ from shared.events import (
     SlaMet,
     SlaWarned,
 )
-from tests.notifier.samples import ACME, CONTACT, FRIDAY, TRACE, handoff, mql, nurture, sla
+from tests.notifier.samples import ACME, CONTACT, CONTENT, FRIDAY, TRACE, handoff, mql, nurture, sla
 
 DESK = Desk(frozenset(Channel), "https://baton.acme.example")
 KNOWN = Known(mql(), ACME)
@@ -113,6 +114,15 @@ def test_an_assignment_says_who_why_and_until_when_in_the_calendars_zone() -> No
         assert expected in text
     assert text.index("size (fit)") < text.index("pricing (engagement)")
     assert "careers" not in text
+
+
+def test_an_assignment_names_the_due_times_of_the_policy_that_its_clocks_run_by() -> None:
+    agreement = parse(CONTENT.replace("when: {bucket: hot}\n", "when: {raised_hand: true}\n", 1))
+    texts = [
+        only(handoff(), Channel.EMAIL, Known(structs.replace(mql(), raised_hand=hand), agreement)).content["text"]
+        for hand in (True, False)
+    ]
+    assert ["accept: Fri 19 Nov 2027, 10:05 EST" in text for text in texts] == [True, False]
 
 
 def test_a_breach_says_which_deadline_whose_and_when_it_was() -> None:

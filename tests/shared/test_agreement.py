@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.agreement import Agreement, handoff_facts, parse, sha256
+from shared.agreement.source import Scalar
 
 AGREEMENTS = Path(__file__).resolve().parents[2] / "deploy/agreements"
 ACME = (AGREEMENTS / "acme.yaml").read_text()
@@ -60,17 +61,30 @@ def test_the_first_bucket_that_holds_is_the_leads(acme: Agreement, dimensions: d
     assert acme.scorecards[0].bucket_for(dimensions).id == bucket
 
 
+def facts(*, bucket: str = "hot", raised_hand: bool = False, **attributes: Scalar) -> dict[str, Scalar]:
+    return handoff_facts(
+        product="robots", motion="new_business", bucket=bucket, raised_hand=raised_hand, attributes=attributes
+    )
+
+
 def test_routes_and_policies_are_chosen_from_the_top(acme: Agreement) -> None:
-    canada = handoff_facts(product="robots", motion="new_business", bucket="hot", attributes={"country": "CA"})
-    france = handoff_facts(product="robots", motion="new_business", bucket="cold", attributes={"country": "FR"})
+    canada, france = facts(country="CA"), facts(country="FR", bucket="cold")
     assert (acme.route_for(canada).id, acme.policy_for(canada).id) == ("north-america", "hot")
     assert (acme.route_for(france).id, acme.policy_for(france).id) == ("otherwise", "otherwise")
     assert acme.last_resort_of(acme.route_for(canada)) == "sam@acme.example"
 
 
 def test_what_a_lead_qualified_for_is_not_overwritten_by_its_attributes() -> None:
-    facts = handoff_facts(product="robots", motion="renewal", bucket="hot", attributes={"product": "x", "bucket": "y"})
-    assert facts == {"product": "robots", "motion": "renewal", "bucket": "hot"}
+    attributes: dict[str, Scalar] = {"product": "x", "bucket": "y", "raised_hand": True}
+    found = handoff_facts(product="robots", motion="renewal", bucket="hot", raised_hand=False, attributes=attributes)
+    assert found == {"product": "robots", "motion": "renewal", "bucket": "hot", "raised_hand": False}
+
+
+def test_a_policy_may_ask_for_a_raised_hand() -> None:
+    agreement = parse(ACME.replace("when: {bucket: hot}", "when: {raised_hand: true}", 1))
+    raised, silent = (agreement.policy_for(facts(raised_hand=hand)).when for hand in (True, False))
+    assert raised is not None
+    assert silent is None
 
 
 @pytest.mark.parametrize("name", ["ana", "ANA", "ana@acme.example", "Ana@ACME.example", "51"])
@@ -142,5 +156,4 @@ def test_a_signature_names_the_exact_bytes() -> None:
 
 def test_norway_is_a_country_and_a_time_of_day_is_text() -> None:
     agreement = parse(ACME.replace("country: [US, CA]", "country: [NO, on]"))
-    facts = handoff_facts(product="robots", motion="new_business", bucket="hot", attributes={"country": "NO"})
-    assert agreement.route_for(facts).id == "north-america"
+    assert agreement.route_for(facts(country="NO")).id == "north-america"
