@@ -16,10 +16,10 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from fastapi import Depends, FastAPI, Request, Response
@@ -111,6 +111,7 @@ def version_changed(current: int) -> Problem:
     return Problem(412, "/problems/version-changed", "Changed meanwhile", text, etag(current), version=current)
 
 
+Row = TypeVar("Row")
 CursorValue = str | int | float | bool | datetime | None
 
 
@@ -130,6 +131,18 @@ def decode_cursor(text: str, *kinds: type) -> tuple[Any, ...]:
     if kinds and [type(value) for value in values] != list(kinds):
         raise _malformed_cursor()
     return values
+
+
+def page(
+    rows: Sequence[Row], limit: int, show: Callable[[Row], object], cursor_of: Callable[[Row], tuple[CursorValue, ...]]
+) -> dict[str, Any]:
+    """The answer of every list: the first `limit` of these rows, and a cursor to the next page if there are more.
+
+    `rows`: one more than the limit, if there are so many. `cursor_of`: what the list is ordered by.
+    """
+    shown = rows[:limit]
+    is_more = len(rows) > limit
+    return {"items": [show(row) for row in shown], "next": encode_cursor(*cursor_of(shown[-1])) if is_more else None}
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -13,7 +13,7 @@ from services.notifier.compose import Channel
 from services.notifier.store import deliveries as store
 from shared.db import Database
 from shared.security import Keyring
-from shared.web import decode_cursor, encode_cursor, requires
+from shared.web import decode_cursor, page, requires
 
 LIMIT = 50
 MAX_LIMIT = 500
@@ -35,13 +35,8 @@ def routes(database: Database, keyring: Keyring, channels: Collection[Channel]) 
     ) -> dict[str, Any]:
         """Deliveries, newest first. `dead` are those that somebody must look at."""
         before = int(decode_cursor(cursor, int)[0]) if cursor else LAST
-        page = partial(store.page, before_seq=before, state=state, lead=lead, size=limit + 1)
-        rows = await database.read(page)
-        more = len(rows) > limit
-        return {
-            "items": [_item(row) for row in rows[:limit]],
-            "next": encode_cursor(rows[limit - 1].seq) if more else None,
-        }
+        rows = await database.read(partial(store.page, before_seq=before, size=limit + 1, state=state, lead=lead))
+        return page(rows, limit, _item, lambda row: (row.seq,))
 
     @router.get("/channels")
     async def configured() -> dict[str, Any]:

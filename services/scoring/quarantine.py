@@ -16,7 +16,7 @@ from sqlalchemy.engine import Row
 from services.scoring.store import quarantine as store
 from shared.db import Database, Session
 from shared.security import Keyring, Scope
-from shared.web import decode_cursor, encode_cursor, requires
+from shared.web import decode_cursor, page, requires
 
 PAGE = 100
 
@@ -43,11 +43,7 @@ async def _page(
 ) -> dict[str, Any]:
     after = decode_cursor(cursor, datetime, str) if cursor else store.START
     rows = await database.read(lambda session: read(session, (after[0], after[1]), limit + 1))
-    last = rows[limit - 1] if len(rows) > limit else None
-    return {
-        "items": [show(row) for row in rows[:limit]],
-        "next": encode_cursor(last.received_at, last.id) if last is not None else None,
-    }
+    return page(rows, limit, show, lambda row: (row.received_at, row.id))
 
 
 def _quarantined(row: Row[Any]) -> dict[str, Any]:

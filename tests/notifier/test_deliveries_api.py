@@ -11,8 +11,10 @@ from fastapi import FastAPI
 
 from services.notifier.api import routes
 from services.notifier.compose import Channel, Desk
-from shared.db import Database
+from services.notifier.store.deliveries import PAGES
+from shared.db import Database, Session
 from shared.security import Keyring, new_key
+from shared.sql import sql
 from shared.web import add_problem_handlers
 from tests.notifier.samples import FRIDAY, handoff, merged, mql, nurture, published
 from tests.notifier.test_handlers import handle
@@ -99,6 +101,32 @@ async def test_a_lead_shows_what_was_said_of_those_it_absorbed(database: Databas
     await handle(database, published(), mql(), other, handoff(), handoff(number=2, lead_id="lead_2"), desk=DESK)
     await handle(database, merged("lead_2"))
     assert len((await listed(client, lead="lead_0199"))["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, ""),
+        ({"state": "dead"}, "deliveries_by_state"),
+        ({"lead": "lead_1"}, "deliveries_by_lead"),
+        ({"state": "dead", "lead": "lead_1"}, "deliveries_by_"),
+    ],
+)
+async def test_each_choice_of_filters_is_read_by_an_index(
+    database: Database, filters: dict[str, Any], index: str
+) -> None:
+    """The planner chooses by what is in the table; the question here is whether it could."""
+
+    async def plan(session: Session) -> str:
+        if session.dialect == "postgresql":
+            await session.execute(sql("SET LOCAL enable_seqscan = off"))
+            await session.execute(sql("SET LOCAL enable_bitmapscan = off"))
+        explain = "EXPLAIN" if session.dialect == "postgresql" else "EXPLAIN QUERY PLAN"
+        statement = sql(f"{explain} {PAGES[tuple(filters)].sqlite.text}")
+        return "\n".join(row[-1] for row in await session.execute(statement, before_seq=10**6, size=50, **filters))
+
+    names = {"postgresql": "deliveries_pkey", "sqlite": "INTEGER PRIMARY KEY"}
+    assert (index or names[database.dialect]) in await database.read(plan)
 
 
 async def test_it_says_which_channels_are_configured(client: httpx.AsyncClient) -> None:

@@ -26,6 +26,7 @@ from shared.web import (
     encode_cursor,
     etag,
     if_match,
+    page,
     requires,
     version_changed,
 )
@@ -258,6 +259,13 @@ async def test_a_sender_who_never_ends_his_body_is_answered_408() -> None:
 
     await BoundedBody(app, limit=10**6, seconds=0.1)({"type": "http", "path": "/raw", "headers": []}, drip, send)
     assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize(("rows", "shown", "more"), [(0, 0, False), (2, 2, False), (3, 2, True), (9, 2, True)])
+def test_a_page_ends_with_a_cursor_only_if_there_is_more(rows: int, shown: int, more: bool) -> None:
+    answer = page(range(rows), 2, str, lambda row: (row,))
+    assert answer["items"] == ["0", "1"][:shown]
+    assert answer["next"] == (encode_cursor(1) if more else None)
 
 
 cursor_values = st.one_of(st.text(), st.integers(), st.booleans(), st.datetimes(timezones=st.just(UTC)))

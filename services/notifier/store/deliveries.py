@@ -50,18 +50,22 @@ ADD = sql(
     next_attempt_at="timestamptz",
     last_error="text",
 )
-PAGE = sql(
-    """
+SHOWN = """
     SELECT seq, delivery_id, event_id, event_type, receiver, channel, state, attempts, next_attempt_at, delivered_at,
         last_error, lead_id, handoff_id, created_at
-    FROM deliveries
-    WHERE seq < :before_seq
-        AND (CAST(:state AS text) IS NULL OR state = :state)
-        AND (CAST(:lead AS text) IS NULL OR lead_id = :lead
-            OR lead_id IN (SELECT lead_id FROM leads WHERE merged_into = :lead))
-    ORDER BY seq DESC LIMIT :size
-    """
-)
+    FROM deliveries WHERE seq < :before_seq {} ORDER BY seq DESC LIMIT :size
+"""
+OF_STATE = "AND state = :state"
+OF_LEAD = """
+    AND lead_id IN (SELECT CAST(:lead AS text) UNION ALL SELECT lead_id FROM leads WHERE merged_into = :lead)
+"""
+# One statement per choice of filters: a filter that may be absent (`:x IS NULL OR ...`) keeps a plan off its index.
+PAGES = {
+    (): sql(SHOWN.format("")),
+    ("state",): sql(SHOWN.format(OF_STATE)),
+    ("lead",): sql(SHOWN.format(OF_LEAD)),
+    ("state", "lead"): sql(SHOWN.format(OF_STATE + OF_LEAD)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ async def add(session: Session, made: Sequence[tuple[Cause, Message]], *, now: d
 
 async def page(session: Session, *, before_seq: int, state: str | None, lead: str | None, size: int) -> list[Row[Any]]:
     """Deliveries from the newest, older than `before_seq`; of a lead: also those about the leads it absorbed."""
-    return await session.execute(PAGE, before_seq=before_seq, state=state, lead=lead, size=size)
+    filters: dict[str, Any] = {name: value for name, value in (("state", state), ("lead", lead)) if value is not None}
+    return await session.execute(PAGES[tuple(filters)], before_seq=before_seq, size=size, **filters)
 
 
 def delivery_id(event_id: str, receiver: str, channel: str) -> str:
