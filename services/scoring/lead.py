@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from services.scoring.qualify import FIRST, Cycle, Mql, Qualification, current_cycle, judge, mql_id
 from services.scoring.score import (
     Facts,
@@ -28,8 +30,7 @@ from services.scoring.scorecard import Card, day_of
 from shared.events import ActivityRecorded, ExplanationLine, Scalar
 
 
-@dataclass(frozen=True, slots=True)
-class Displayed:
+class Displayed(msgspec.Struct, frozen=True):
     """What was last said about a score; `version` counts the times."""
 
     reading: Reading
@@ -170,9 +171,10 @@ def read(lead: Lead, standing: Standing) -> Reading:
     elif not standing.stale:
         return known
     nets = {} if known is None else dict(known.dimensions)
+    attributes = lead.attributes if standing.stale & card.factual else {}
     for dimension in card.dimensions:
         if dimension.id in standing.stale:
-            nets[dimension.id] = net(dimension, standing.tally, lead.attributes, day)
+            nets[dimension.id] = net(dimension, standing.tally, attributes, day)
     standing.stale.clear()
     if known is None or nets != known.dimensions:
         standing.reading = known = reading(card, nets)

@@ -9,7 +9,6 @@ of hundredths; decay goes by whole days from a fixed-point table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -59,8 +58,7 @@ class Earned(NamedTuple):
     points: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A score as it stands on a day, in hundredths."""
 
     score: int

@@ -6,7 +6,7 @@ Made once for each version of the agreement; what it holds never changes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
+from shared.agreement.conditions import ALWAYS, AllOf, AnyOf, Not, Term, Test
 from shared.agreement.model import Agreement
 from shared.agreement.scorecards import Bounded, Scorecard
 from shared.agreement.scorecards import Clause as AgreedClause
@@ -149,7 +150,7 @@ def _card(agreement: Agreement, scorecard: Scorecard) -> Card:
         fading=frozenset(rule.dimension for rule in rules if rule.kinds),
         rules_by_kind=_by_kind((kind, rule) for rule in rules for kind in rule.kinds),
         hands_by_kind=_by_kind(_raised_hands(scorecard)),
-        buckets=tuple((bucket.id, bucket.applies) for bucket in scorecard.buckets),
+        buckets=tuple((bucket.id, asking(bucket.when.term if bucket.when else ALWAYS)) for bucket in scorecard.buckets),
         clauses=tuple(_clause(clause) for clause in scorecard.clauses),
         qualify_max_age=scorecard.mql.qualify_max_age.timedelta,
         requalify_after=requalify.after.timedelta if requalify else None,
@@ -169,7 +170,7 @@ def _dimension(dimension: AgreedDimension, places: Iterator[int], lookback_days:
             dimension=dimension.id,
             points=rule.points_hundredths,
             kinds=rule.when.activities,
-            matches=rule.when.holds,
+            matches=asking(rule.when.term),
             times=rule.limit.times if rule.limit else None,
             window=WINDOWS[per],
             is_hourly=per == "hour",
@@ -186,14 +187,48 @@ def _dimension(dimension: AgreedDimension, places: Iterator[int], lookback_days:
 
 def _clause(clause: AgreedClause) -> Clause:
     hand = clause.raised_hand
-    return Clause(str(clause), None if hand is None else str(hand), clause.thresholds.holds)
+    return Clause(str(clause), None if hand is None else str(hand), asking(clause.thresholds.term))
 
 
 def _raised_hands(scorecard: Scorecard) -> Iterator[tuple[str, RaisedHand]]:
     hands = {str(clause.raised_hand): clause.raised_hand for clause in scorecard.clauses if clause.raised_hand}
     for key, hand in hands.items():
         for kind in hand.activities:
-            yield kind, RaisedHand(key, hand.holds)
+            yield kind, RaisedHand(key, asking(hand.term))
+
+
+def asking(term: Term) -> Matches:
+    """The term as nested functions: it answers in half the time, and every activity asks several."""
+    match term:
+        case Test(field=field, check=check):
+            return lambda facts: check(facts.get(field))
+        case Not(part=part):
+            holds = asking(part)
+            return lambda facts: not holds(facts)
+        case AllOf(parts=parts):
+            return _all([asking(part) for part in parts])
+        case AnyOf(parts=parts):
+            return _any([asking(part) for part in parts])
+
+
+def _all(parts: Sequence[Matches]) -> Matches:
+    def holds(facts: Mapping[str, Scalar]) -> bool:
+        for part in parts:  # noqa: SIM110 - a generator for each question costs as much as the questions
+            if not part(facts):
+                return False
+        return True
+
+    return holds
+
+
+def _any(parts: Sequence[Matches]) -> Matches:
+    def holds(facts: Mapping[str, Scalar]) -> bool:
+        for part in parts:  # noqa: SIM110
+            if part(facts):
+                return True
+        return False
+
+    return holds
 
 
 def _by_kind(pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]]:
