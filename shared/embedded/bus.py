@@ -92,7 +92,10 @@ class EmbeddedBus:
     async def delete_expired(self) -> int:
         """Delete records older than their topic's retention; how many. The server calls this now and then."""
         now = self._clock()
-        return await self._write(lambda log: log.delete_expired(now))
+        deleted = 0
+        while step := await self._write(lambda log: log.delete_expired(now)):  # what is to be appended goes between
+            deleted += step
+        return deleted
 
     async def close(self) -> None:
         for thread in (self._writer, self._reader):

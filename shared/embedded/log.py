@@ -38,7 +38,7 @@ T = TypeVar("T")
 OFFSET_BITS = 40  # a million records a second for twelve days, in each of eight million partitions
 FETCH_BYTES = 1024 * 1024  # a fetch takes this much of a partition at most, but always one record, as Kafka's does
 RECORD_OVERHEAD_BYTES = 100  # what Kafka adds to a batch of one record
-DELETED_AT_ONCE = 5000  # records, so that publishing never waits long for the pruning
+DELETED_AT_ONCE = 5000  # records: some ten milliseconds, which is how long publishing waits for the pruning
 LOCK_SECONDS = 5.0
 
 SCHEMA = """
@@ -175,29 +175,29 @@ class Log:
         return {TopicPartition(topic, partition): offset for topic, partition, offset in found if topic in topics}
 
     def delete_expired(self, now: datetime) -> int:
-        """Delete what is older than its topic's retention; how many records that were."""
+        """Delete some of what is older than its topic's retention; how many records: 0 when nothing is left."""
         kept = self._connection.execute(
             "SELECT name, retention_seconds FROM topics WHERE retention_seconds IS NOT NULL"
         )
-        deleted = 0
         for name, seconds in kept.fetchall():
             limit = int((now - timedelta(seconds=seconds)).timestamp() * 1000)
             for row in self._partitions({name}).values():
-                deleted += self._delete_older(row, limit)
-        return deleted
+                if deleted := self._delete_older(row, limit):
+                    return deleted
+        return 0
 
     def _delete_older(self, row: Partition, limit: int) -> int:
-        bounds = (row.place(row.begin), row.place(row.end))
-        (first_young,) = self._connection.execute(FIRST_YOUNG, (*bounds, limit)).fetchone()
-        until = row.end if first_young is None else first_young - row.place(0)
-        begin = row.begin
-        while row.begin < until:
-            step = min(row.begin + DELETED_AT_ONCE, until)
+        """One step of one partition, from its beginning on."""
+        step = min(row.begin + DELETED_AT_ONCE, row.end)
+        (first_young,) = self._connection.execute(
+            FIRST_YOUNG, (row.place(row.begin), row.place(step), limit)
+        ).fetchone()
+        until = step if first_young is None else first_young - row.place(0)
+        if until > row.begin:
             with self._writing():
-                self._connection.execute(DELETE, (row.place(row.begin), row.place(step)))
-                self._connection.execute(MOVE_BEGIN, (step, row.number))
-            row.begin = step
-        return until - begin
+                self._connection.execute(DELETE, (row.place(row.begin), row.place(until)))
+                self._connection.execute(MOVE_BEGIN, (until, row.number))
+        return until - row.begin
 
     def _create(self, topic: Topic) -> None:
         seconds = None if topic.retention is None else topic.retention.total_seconds()

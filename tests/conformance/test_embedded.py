@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 from shared.bus import BusError, BusUnavailable, OffsetGap, OffsetRange
 from shared.embedded import EmbeddedBus
+from shared.embedded.log import DELETED_AT_ONCE
 from tests.conformance.things import (
     FIRST,
     GROUP,
@@ -116,6 +118,22 @@ async def test_what_is_older_than_its_topics_retention_is_deleted_and_a_reader_o
     assert (await log.ranges([THINGS.name]))[FIRST] == OffsetRange(6, 6)
     await publish(log, [message(key) for key in keys_of(FIRST, 1)])
     assert (await log.ranges([THINGS.name]))[FIRST] == OffsetRange(6, 7)
+    await log.close()
+
+
+async def test_publishing_goes_between_the_steps_of_the_pruning(tmp_path: Path) -> None:
+    now = NOW
+    log = EmbeddedBus(tmp_path / "log.sqlite", clock=lambda: now)
+    await log.ensure_topics([THINGS])
+    many = [message(key) for key in keys_of(FIRST, 3 * DELETED_AT_ONCE)]
+    await publish(log, many)
+    now = NOW + timedelta(days=90)
+    pruning = asyncio.create_task(log.delete_expired())
+    await asyncio.sleep(0)
+    await publish(log, many[:1])
+    assert not pruning.done()
+    assert await pruning == len(many)
+    assert (await log.ranges([THINGS.name]))[FIRST] == OffsetRange(len(many), len(many) + 1)
     await log.close()
 
 
