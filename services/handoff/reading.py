@@ -61,7 +61,7 @@ async def page(session: Session, *, before: tuple[datetime, str], size: int, fil
     """One page of handoffs, from the newest. Filters: state, owner, lead; an absorbed lead means its survivor."""
     if lead := filters.get("lead"):
         filters = {**filters, "lead": await leads.root_of(session, lead)}
-    found = await handoffs.page(session, before=before, size=size + 1, **filters)
+    found = await handoffs.page(session, before=before, size=size + 1, filters=filters)
     last = found[size - 1] if len(found) > size else None
     return {
         "items": [summary(handoff) for handoff in found[:size]],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import combinations
 from typing import Any, Literal
 
 from sqlalchemy.engine import Row
@@ -123,14 +124,19 @@ ANSWERED = sql(
     wanted="text",
 )
 HISTORY = sql(f"SELECT {LINE_NAMES} FROM handoff_history WHERE handoff_id = :handoff_id ORDER BY version")
-PAGE = sql(
-    f"""
-    SELECT {NAMES} FROM handoffs
-    WHERE (opened_at, handoff_id) < (:before_at, :before_id)
-      AND (:state = '' OR state = :state) AND (:owner = '' OR owner = :owner) AND (:lead = '' OR lead_id = :lead)
-    ORDER BY opened_at DESC, handoff_id DESC LIMIT :size
-    """
-)
+FILTERS = {"state": "state = :state", "owner": "owner = :owner", "lead": "lead_id = :lead"}
+# One statement for each choice of filters: a filter that may be off keeps the others from their index.
+PAGES = {
+    frozenset(chosen): sql(
+        f"""
+        SELECT {NAMES} FROM handoffs
+        WHERE {" AND ".join(["(opened_at, handoff_id) < (:before_at, :before_id)", *map(FILTERS.__getitem__, chosen)])}
+        ORDER BY opened_at DESC, handoff_id DESC LIMIT :size
+        """
+    )
+    for count in range(len(FILTERS) + 1)
+    for chosen in combinations(FILTERS, count)
+}
 READ = sql(
     f"SELECT {NAMES} FROM handoffs WHERE handoff_id IN (SELECT wanted FROM {{rows}}) ORDER BY handoff_id", wanted="text"
 )
@@ -191,13 +197,12 @@ async def find(session: Session, handoff_id: str) -> Handoff | None:
 
 
 async def page(
-    session: Session, *, before: tuple[datetime, str], size: int, state: str = "", owner: str = "", lead: str = ""
+    session: Session, *, before: tuple[datetime, str], size: int, filters: Mapping[str, str]
 ) -> list[Handoff]:
-    """The next handoffs with their clocks, from the newest; an empty filter takes all."""
+    """The next handoffs with their clocks, from the newest. `filters`: see `FILTERS`."""
     before_at, before_id = before
-    rows = await session.execute(
-        PAGE, before_at=before_at, before_id=before_id, size=size, state=state, owner=owner, lead=lead
-    )
+    statement = PAGES[frozenset(filters)]
+    rows = await session.execute(statement, None, before_at=before_at, before_id=before_id, size=size, **filters)
     return await _with_clocks(session, rows)
 
 

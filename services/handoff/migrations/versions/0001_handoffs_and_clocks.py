@@ -76,7 +76,7 @@ def _create_leads() -> None:
 
 
 def _create_handoffs() -> None:
-    """`facts`: JSON, what the MQL said for routing and policies. `past_owners`: JSON, see `change.PastOwner`.
+    """`facts`: JSON, what the MQL said for routing and policies. `past_owners`: JSON, see `case.PastOwner`.
     `attempts`: touches of its owners. `wake_at`: the earliest of its open clocks. `traceparent`: the MQL's, so that
     what a clock causes days later belongs to the lead's trace.
 
@@ -114,6 +114,9 @@ def _create_handoffs() -> None:
     op.create_index("handoffs_of_lead", "handoffs", ["lead_id"])
     op.create_index("handoffs_newest", "handoffs", ["opened_at", "handoff_id"])
     op.create_index("handoffs_by_owner", "handoffs", ["owner", "opened_at", "handoff_id"])
+    op.create_index("handoffs_by_state", "handoffs", ["state", "opened_at", "handoff_id"])
+    is_open = sa.text("ended_at IS NULL")
+    op.create_index("handoffs_open", "handoffs", ["owner"], postgresql_where=is_open, sqlite_where=is_open)
     for column in ("wake_at", "route_at"):
         waits = sa.text(f"{column} IS NOT NULL")
         op.create_index(f"handoffs_{column}", "handoffs", [column], postgresql_where=waits, sqlite_where=waits)
