@@ -73,7 +73,7 @@ async def test_a_story_on_the_log_is_told_in_full_whatever_is_read_first(
         producer = await stack.bus.producer()
         async with running(service):
             assert await producer.publish(early) == [None, None]
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # nothing is to happen, and nothing tells that it did not
             assert (mails.ledger, hooks.ledger) == ([], [])
             await producer.publish(late)
             await mails.until(1, seconds=60)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -35,14 +37,15 @@ async def request(
     hash: str = ACCEPT,
     scope: str = "crm",
     fails: bool = False,
-    slow_seconds: float = 0,
+    takes: Callable[[], Awaitable[None]] | None = None,
 ) -> Answer:
     """One request with the effect of one row."""
 
     async def work(session: Session) -> Answer:
         async def effect() -> Answer:
             await session.execute(EFFECT)
-            await asyncio.sleep(slow_seconds)
+            if takes is not None:
+                await takes()
             if fails:
                 raise LookupError("refused")
             return Answer(200, {"state": "accepted"})
@@ -94,14 +97,20 @@ async def test_a_refused_request_leaves_its_key_free(database: Database) -> None
 
 
 async def test_ten_repeats_at_once_have_one_effect(database: Database) -> None:
-    answers = await asyncio.gather(*(request(database, "k1", slow_seconds=0.05) for _ in range(10)))
+    answers = await asyncio.gather(*(request(database, "k1", takes=partial(asyncio.sleep, 0.05)) for _ in range(10)))
     assert sorted(answer.is_repeat for answer in answers) == [False] + [True] * 9
     assert await effects(database) == 1
 
 
 async def test_a_repeat_that_waited_for_a_first_that_failed_does_the_work(database: Database) -> None:
-    first = asyncio.create_task(request(database, "k1", fails=True, slow_seconds=0.3))
-    await asyncio.sleep(0.1)
+    began = asyncio.Event()
+
+    async def a_while() -> None:
+        began.set()
+        await asyncio.sleep(0.2)
+
+    first = asyncio.create_task(request(database, "k1", fails=True, takes=a_while))
+    await began.wait()
     repeat = await request(database, "k1")
     with pytest.raises(LookupError):
         await first
