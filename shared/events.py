@@ -137,7 +137,11 @@ class ExplanationLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeadScored(LeadEvent, frozen=True, kw_only=True):
-    """A displayed score or bucket changed. `version` counts up per (lead, scorecard): a reader ignores an older one."""
+    """A displayed score or bucket changed. `version` counts up per (lead, scorecard): a reader ignores an older one.
+
+    After `lead.merged` the absorbed lead's last score stands for nobody, in the compacted topic too: a reader drops it
+    when it follows the merge. The survivor's is told under its own versions.
+    """
 
     type = "lead.scored"
     topic = "baton.scores.v1"

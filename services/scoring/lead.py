@@ -116,7 +116,10 @@ def fold_anew(lead: Lead, cards: Iterable[Card], version: int) -> None:
 
 
 def absorb(lead: Lead, other: Lead, received_at: datetime) -> None:
-    """The other lead was the same person: its activities, facts and MQLs are this one's, which is to be folded anew."""
+    """The other lead was the same person: its activities, facts and MQLs are this one's, which is to be folded anew.
+
+    What was said of the other one's scores is not taken over: nobody heard it of this lead, whose versions are its own.
+    """
     if lead.history is None or other.history is None:
         raise ValueError(f"{lead.lead_id}: a merge needs both histories")
     lead.history += other.history
@@ -124,10 +127,6 @@ def absorb(lead: Lead, other: Lead, received_at: datetime) -> None:
     lead.mqls += other.mqls
     for at in (other.last_received_at, received_at):
         lead.last_received_at = _later(lead.last_received_at, at)
-    for card_id, displayed in other.displayed.items():
-        mine = lead.displayed.get(card_id)
-        if mine is None or mine.version < displayed.version:
-            lead.displayed[card_id] = displayed
 
 
 def judge_once(lead: Lead, *, now: datetime | None = None) -> list[tuple[Crossing, ActivityRecorded]]:

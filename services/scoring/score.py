@@ -28,7 +28,10 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Fact(NamedTuple):
-    """What is believed about one attribute, and why: of two, the later one counts, then the greater activity id."""
+    """What is believed about one attribute, and why: of two, the later one counts, then the greater activity id.
+
+    The agreement does not rank sources yet; their rank will stand between the two.
+    """
 
     value: Scalar
     occurred_us: int
@@ -125,7 +128,7 @@ def learn(facts: Facts, activity: ActivityRecorded) -> bool:
         known = facts.get(name)
         if known is None or (known.occurred_us, known.activity_id) < (fact.occurred_us, fact.activity_id):
             facts[name] = fact
-            changed = changed or known is None or known.value != value
+            changed = changed or known is None or _differ(known.value, value)
     return changed
 
 
@@ -209,6 +212,11 @@ def gained(card: Card, tally: Tally) -> int:
 
 
 NOTHING = Earned(0, 0)
+
+
+def _differ(one: Scalar, other: Scalar) -> bool:
+    """Whether a condition may tell them apart: to it, true is not 1."""
+    return type(one) is not type(other) or one != other
 
 
 def _count(counts: Counts, rule: str, bucket: int) -> None:

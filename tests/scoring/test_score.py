@@ -9,10 +9,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.scoring.lead import Lead, apply, fold_anew
+from services.scoring.lead import read as read_lead
 from services.scoring.score import Facts, Reading, Tally, add, earn, explain, fold, learn, read, values
-from services.scoring.scorecard import ONE, day_of, decay_table
-from shared.events import ActivityRecorded
-from tests.scoring.leads import NOON, activity, card, lives, pricing
+from services.scoring.scorecard import ONE, cards_of, day_of, decay_table
+from shared.agreement import parse
+from shared.events import ActivityRecorded, Scalar
+from tests.scoring.leads import AGREEMENT, ANNA, NOON, activity, card, lives, pricing
 
 AT = NOON + timedelta(days=90)
 
@@ -110,6 +113,24 @@ def test_facts_do_not_fade_and_the_later_one_is_believed() -> None:
     twin = activity("profile_updated", NOON, id="b", attributes={"company_size": 7})
     assert score([new, old], AT).dimensions["fit"] == 3000
     assert values(believed([twin, new, old])) == values(believed([old, new, twin])) == {"company_size": 7}
+
+
+FLAGGED = AGREEMENT.replace("{company_size: {gte: 200}}, points: 30", "{flag: true}, points: 30")
+_mixed = st.sampled_from([True, 1, 1.0, False, 0, 0.0, "1", "true", None])
+
+
+@given(st.lists(st.tuples(_mixed, st.integers(0, 3)), max_size=8))
+def test_a_lead_that_learns_value_by_value_stands_where_a_fresh_fold_puts_it(told: list[tuple[Scalar, int]]) -> None:
+    (flagged,) = cards_of(parse(FLAGGED))
+    lead = Lead(ANNA, 1, None, {}, history=[])
+    fold_anew(lead, [flagged], 1)
+    for place, (flag, hours) in enumerate(told):
+        one = activity("told", NOON + timedelta(hours=hours), id=f"a{place}", attributes={"flag": flag})
+        apply(lead, one)
+        fresh = read(
+            flagged, fold(flagged, lead.history or ()), believed(lead.history or []), lead.last_received_at or NOON
+        )
+        assert read_lead(lead, lead.standings[0]) == fresh
 
 
 def test_decay_halves_exactly_and_ends() -> None:

@@ -112,6 +112,15 @@ async def test_a_merge_and_its_activities_may_come_in_one_batch(scorer: Scorer) 
     assert [tuple(row) for row in rows] == [(ANNA, VISITOR), (ANNA, VISITOR)]
 
 
+async def test_a_merge_tells_the_survivors_score_however_often_the_other_one_was_told(scorer: Scorer) -> None:
+    await scorer.take(activity("unknown", id="a"))
+    await scorer.take(activity("email_clicked", id="1", lead_id=BERT))
+    await scorer.take(activity("email_clicked", id="2", lead_id=BERT))
+    await scorer.take(merged(BERT, ANNA))
+    told = [(event.score, event.version) for event in await scorer.told(LeadScored) if event.lead_id == ANNA]
+    assert told == [(0.0, 1), (6.66, 2)]
+
+
 async def test_two_halves_of_a_person_cross_when_they_are_joined(scorer: Scorer) -> None:
     await scorer.take(*a_hot_life(VISITOR)[1:])
     await scorer.take(a_good_company(id="anna", lead_id=ANNA))
