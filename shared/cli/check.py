@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 
 from shared.checks import Finding, handoff_checks, sales_checks, service_checks
 from shared.cli.options import Output, show_json, show_table
-from shared.db import Database, DatabaseError
+from shared.cli.stored import stored
 from shared.service import checks_of, service_names
 from shared.settings import Settings
-
-
-class NothingStored(DatabaseError):
-    """There is nothing to check under these settings."""
 
 
 def run_check(settings: Settings, *, grace_seconds: float, output: Output) -> int:
@@ -34,26 +28,9 @@ def run_check(settings: Settings, *, grace_seconds: float, output: Output) -> in
 
 async def _findings(settings: Settings, grace: timedelta) -> list[Finding]:
     findings: list[Finding] = []
-    async with _databases(settings) as databases:
+    async with stored(settings, service_names()) as databases:
         for name, database in databases.items():
             findings += await database.read(partial(service_checks, check=checks_of(name), grace=grace))
         findings += await handoff_checks(databases["scoring"], databases["handoff"], grace=grace)
         findings += await sales_checks(databases["scoring"], databases["handoff"], grace=grace)
     return findings
-
-
-@asynccontextmanager
-async def _databases(settings: Settings) -> AsyncIterator[dict[str, Database]]:
-    """Every service's database, to read: a server may be writing it. Raises `NothingStored`."""
-    if settings.profile == "embedded":
-        for name in service_names():
-            if not (settings.data_directory / f"{name}.sqlite").exists():
-                raise NothingStored(f"{settings.data_directory}: {name} has no database; start one: baton up")
-    databases = {
-        name: Database(settings.database_url_for(name), service=name, read_only=True) for name in service_names()
-    }
-    try:
-        yield databases
-    finally:
-        for database in databases.values():
-            await database.close()
