@@ -23,8 +23,10 @@ from shared.agreement.scorecards import Group as AgreedGroup
 from shared.agreement.scorecards import Rule as AgreedRule
 from shared.events import Scalar
 
-ONE = 2**32  # a decay factor of 1
-PRECISION = Context(prec=40)
+ONE_BITS, STEP_BITS = 32, 128
+ONE = 2**ONE_BITS  # a decay factor of 1
+HALF = 2 ** (STEP_BITS - ONE_BITS - 1)  # half of the last digit
+PRECISION = Context(prec=50)
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 QUARTER_SECONDS = 900  # every zone's offset is a multiple of it, so that a quarter of an hour lies in one local hour
 
@@ -159,7 +161,7 @@ def _card(agreement: Agreement, scorecard: Scorecard) -> Card:
 
 
 def _dimension(dimension: AgreedDimension, places: Iterator[int], lookback_days: int) -> Dimension:
-    decay = None if dimension.half_life is None else decay_table(dimension.half_life.timedelta)
+    decay = None if dimension.half_life is None else decay_table(dimension.half_life.timedelta, lookback_days)
 
     def compiled(group: AgreedGroup, rule: AgreedRule) -> Rule:
         per = rule.limit.per if rule.limit else "day"
@@ -267,11 +269,17 @@ def _quarter(number: int, zone: ZoneInfo) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def decay_table(half_life: timedelta) -> tuple[int, ...]:
-    """2 ** (-days / half life), in parts of `ONE`, until nothing is left. Decimal: the same on every machine."""
+def decay_table(half_life: timedelta, lookback_days: int) -> tuple[int, ...]:
+    """2 ** (-days / half life), in parts of `ONE`, until nothing is left or the lookback ends.
+
+    Integers multiplied day by day: the same on every machine, and 40,000 days take 10 ms. Of their 128 bits the steps
+    cost the last 17, and `ONE` needs the first 32.
+    """
     half_life_days = PRECISION.divide(Decimal(int(half_life.total_seconds())), Decimal(86400))
-    table: list[int] = []
-    while not table or table[-1]:
-        exponent = PRECISION.divide(Decimal(-len(table)), half_life_days)
-        table.append(int(PRECISION.multiply(PRECISION.power(Decimal(2), exponent), Decimal(ONE)).to_integral_value()))
+    a_day = PRECISION.power(Decimal(2), PRECISION.divide(Decimal(-1), half_life_days))
+    factor = int(PRECISION.multiply(a_day, Decimal(2**STEP_BITS)).to_integral_value())
+    left, table = 2**STEP_BITS, [ONE]
+    while table[-1] and len(table) <= lookback_days:
+        left = left * factor >> STEP_BITS
+        table.append((left + HALF) >> (STEP_BITS - ONE_BITS))
     return tuple(table)

@@ -18,6 +18,7 @@ from shared.worktime import Calendar
 
 DAY_SECONDS = 86_400
 LONGEST_SECONDS = 100 * 366 * DAY_SECONDS
+LONGEST_HALF_LIFE_SECONDS = 3650 * DAY_SECONDS
 _FORM = re.compile(
     r"P(?:(\d{1,4})Y)?(?:(\d{1,4})M)?(?:(\d{1,4})W)?(?:(\d{1,5})D)?"
     r"(?:T(?=\d)(?:(\d{1,6})H)?(?:(\d{1,8})M)?(?:(\d{1,10})S)?)?",
@@ -76,6 +77,12 @@ def _exact(value: Duration) -> Duration:
     return value
 
 
+def _half_life(value: Duration) -> Duration:
+    if value.timedelta.total_seconds() > LONGEST_HALF_LIFE_SECONDS:
+        raise ValueError("at most 3,650 days: points that fade more slowly had better not fade")
+    return value
+
+
 def _rhythm(value: Duration) -> Duration:
     if not (value.months or value.timedelta) or value.months > 1200:
         raise ValueError("expected more than nothing, and at most 100 years")
@@ -83,4 +90,5 @@ def _rhythm(value: Duration) -> Duration:
 
 
 ExactDuration = Annotated[Duration, PlainValidator(duration), AfterValidator(_exact)]
+HalfLife = Annotated[ExactDuration, AfterValidator(_half_life)]
 Rhythm = Annotated[Duration, PlainValidator(duration), AfterValidator(_rhythm)]

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.agreement.conditions import AllOf, Condition, Facts, When, fields_of
-from shared.agreement.durations import ExactDuration
+from shared.agreement.durations import ExactDuration, HalfLife
 from shared.agreement.examples import Example
 from shared.agreement.flaws import Fault, listed, refuse, unknown
 from shared.agreement.parts import Choice, Listed, Named, NamedChoices, Part, Points, Slug, Some
@@ -76,7 +76,7 @@ class Dimension(Bounded):
     later: ClassVar = frozenset({"decay", "expires", "linear", "half_lives"})
     id: Slug
     floor: Points | None = 0.0
-    half_life: ExactDuration | None = None
+    half_life: HalfLife | None = None
     groups: Listed[Group]
 
 

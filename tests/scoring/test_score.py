@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.scoring.lead import Lead, apply, fold_anew
@@ -18,6 +19,7 @@ from shared.events import ActivityRecorded, Scalar
 from tests.scoring.leads import AGREEMENT, ANNA, NOON, activity, card, lives, pricing
 
 AT = NOON + timedelta(days=90)
+PRECISE = Context(prec=60)
 
 
 def believed(activities: list[ActivityRecorded]) -> Facts:
@@ -134,7 +136,23 @@ def test_a_lead_that_learns_value_by_value_stands_where_a_fresh_fold_puts_it(tol
 
 
 def test_decay_halves_exactly_and_ends() -> None:
-    table = decay_table(timedelta(days=14))
+    table = decay_table(timedelta(days=14), 3650)
     assert (table[0], table[14], table[28]) == (ONE, ONE // 2, ONE // 4)
     assert table[-1] == 0
     assert sorted(table, reverse=True) == list(table)
+
+
+@given(st.integers(1, 3650 * 86_400), st.integers(0, 36_600))
+@settings(max_examples=20)
+def test_decay_is_the_power_of_two_that_it_stands_for_to_the_last_digit(half_life_seconds: int, days: int) -> None:
+    table = decay_table(timedelta(seconds=half_life_seconds), days)
+    for age in {0, len(table) // 2, len(table) - 1}:
+        exact = PRECISE.power(Decimal(2), PRECISE.divide(Decimal(-age * 86_400), Decimal(half_life_seconds)))
+        assert table[age] == PRECISE.multiply(exact, Decimal(ONE)).to_integral_value()
+    assert len(table) <= days + 1
+
+
+def test_the_slowest_decay_over_the_longest_lookback_is_made_in_no_time() -> None:
+    started = time.process_time()
+    assert len(decay_table(timedelta(days=3650), 36_600)) == 36_601
+    assert time.process_time() - started < 0.05

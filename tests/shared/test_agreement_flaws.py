@@ -68,6 +68,7 @@ WRONG = {
     # scorecards
     "a cap below its floor": ("cap: 60\n            floor: -30", "cap: -40\n            floor: -30", "below the floor"),
     "a half life of zero": ("half_life: P14D", "half_life: P0D", "more than nothing"),
+    "a half life of a century": ("half_life: P14D", "half_life: P36500D", "at most 3,650 days"),
     "a half life in months": ("half_life: P14D", "half_life: P1M", "write days"),
     "hours without T": ("qualify_max_age: P2D", "qualify_max_age: P4H", "did you mean `PT4H`"),
     "points of a thousandth": ("points: 30}", "points: 0.001}", "0.01"),
