@@ -1,4 +1,4 @@
-"""What must hold in the notifier's database; part of `baton check`. I22 of reference/reliability.md, section 3."""
+"""What must hold in the notifier's database; part of `baton check`. The numbers are those of docs/checks.md."""
 
 from __future__ import annotations
 
