@@ -7,7 +7,8 @@ Kinds: `email`, `user_id`, `anonymous_id`, and `crm:<namespace>` for the ids of 
   No DNS is asked, no tag (`+news`) and no dot is taken out: those are habits of one provider.
 - any other id: NFC, no white space around it, case kept; a whole number is its digits.
 
-What senders put where an id is missing (`null`, `undefined`, `0`, `noreply@...`) would join strangers; it is refused.
+What senders put where an id is missing (`null`, `undefined`, `0`, `noreply@...`) would join strangers; it is refused,
+also in quotes or brackets (`(null)`), with something invisible in it, or as zeros of any length (`-0`, `0.0`).
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ MAX_CHARACTERS = 256
 NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 UNSTORABLE = re.compile("[\x00-\x1f\x7f\ufffd\ud800-\udfff]")  # \ufffd stands where something could not be decoded
 
-PLACEHOLDERS = frozenset(
-    {"", "0", "-1", "null", "undefined", "none", "nil", "nan", "n/a", "na", "unknown", "anonymous", "guest"}
-    | {"true", "false", "[object object]", "00000000-0000-0000-0000-000000000000"}
+PLACEHOLDERS = frozenset(  # as letters and digits alone
+    {"null", "undefined", "none", "nil", "nan", "na", "unknown", "anonymous", "guest", "true", "false", "objectobject"}
 )
-NOBODYS_MAILBOXES = ("noreply", "donotreply", "dontreply", "mailerdaemon")
+NOBODYS_MAILBOXES = ("noreply", "donotreply", "dontreply", "mailerdaemon", "postmaster")
+BOUNCES = re.compile(r"bounces?\d*(?![^\W_])")  # also with whose it was: `bounce-123`, `bounces+ana=`
 SEPARATORS = str.maketrans("", "", "-_.")
 
 
@@ -89,9 +90,15 @@ def _text(kind: str, value: object) -> str:
         raise IdentityRefused(f"{kind} is longer than {MAX_CHARACTERS} characters")
     if UNSTORABLE.search(text):
         raise IdentityRefused(f"{kind} holds a character that no id has")
-    if text.lower() in PLACEHOLDERS:
+    if all(_is_placeholder(part) for part in text.split("@")):
         raise IdentityRefused(f"{kind} is a placeholder")
     return text
+
+
+def _is_placeholder(text: str) -> bool:
+    """Whether nothing is left without quotes, brackets, signs and what is invisible, or zeros, or a word for nothing."""
+    bare = "".join(letter for letter in text.lower() if letter.isalnum())
+    return not bare.strip("0") or bare in PLACEHOLDERS or text == "-1"
 
 
 def _mailbox(text: str) -> str:
@@ -102,8 +109,8 @@ def _mailbox(text: str) -> str:
     local = unicodedata.normalize("NFC", parts.local_part.lower())
     if "." not in parts.ascii_domain:
         raise IdentityRefused("email has no domain")
-    if local.partition("+")[0].translate(SEPARATORS).startswith(NOBODYS_MAILBOXES):
+    if local.partition("+")[0].translate(SEPARATORS).startswith(NOBODYS_MAILBOXES) or BOUNCES.match(local):
         raise IdentityRefused("email is a mailbox that nobody reads")
-    if local in PLACEHOLDERS:
+    if _is_placeholder(local):
         raise IdentityRefused("email is a placeholder")
     return f"{local}@{parts.ascii_domain.lower()}"

@@ -49,6 +49,24 @@ def test_an_e_mail_address_has_one_normal_form(written: str, normal: str) -> Non
         0,
         "None",
         "nan",
+        "-0",
+        "00",
+        "0.0",
+        "0000-0000",
+        "-1",
+        "(null)",
+        '"null"',
+        "'undefined'",
+        "<none>",
+        "null\u200b",
+        "\ufeffundefined",
+        "\u200b",
+        "{}",
+        "[]",
+        "-",
+        "...",
+        "null@null",
+        "undefined@undefined",
         "x" * 257,
         "a\x00b",
         "\ud800",
@@ -71,6 +89,14 @@ def test_what_senders_put_where_an_id_is_missing_identifies_nobody(kind: str, va
         "donotreply@acme.example",
         "do-not-reply@acme.example",
         "null@acme.example",
+        "(null)@acme.example",
+        "00@acme.example",
+        "postmaster@acme.example",
+        "Mailer-Daemon@acme.example",
+        "bounce@acme.example",
+        "bounces@acme.example",
+        "bounce-12345@acme.example",
+        "bounces+12345=ana=acme.example@mail.example",
         "undefined",
         "@acme.example",
         "ana@localhost",
@@ -82,6 +108,16 @@ def test_what_senders_put_where_an_id_is_missing_identifies_nobody(kind: str, va
 def test_mailboxes_of_nobody_and_what_is_no_address_are_refused(address: str) -> None:
     with pytest.raises(IdentityRefused):
         identity(EMAIL, address)
+
+
+@pytest.mark.parametrize("value", ["10", "-10", "0a", "nullable", "n-u", "x.0", "\u4e2d\u6587", "id@shop"])
+def test_an_id_that_only_resembles_a_placeholder_is_one(value: str) -> None:
+    assert identity(USER_ID, value) == (USER_ID, value)
+
+
+@pytest.mark.parametrize("address", ["bouncer@club.example", "nullmann@acme.example", "ana.bounce@acme.example"])
+def test_a_name_that_only_resembles_nobodys_mailbox_is_somebodys(address: str) -> None:
+    assert identity(EMAIL, address) == (EMAIL, address)
 
 
 def test_numbers_pass_for_ids_and_case_is_kept() -> None:
