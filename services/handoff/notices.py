@@ -59,7 +59,7 @@ def of_transition(
         ends_cycle=ends_cycle,
         ended_at=after.ended_at if ends_cycle else None,
     )
-    return structs.replace(event, candidates=_why_not(line)) if isinstance(event, HandoffUnrouted) else event
+    return structs.replace(event, candidates=why_not(line.decision)) if isinstance(event, HandoffUnrouted) else event
 
 
 def of_clocks(handoff: Handoff, told: Iterable[Told], terms: Terms) -> tuple[SlaEvent, ...]:
@@ -126,10 +126,10 @@ def of_nurture(before: Handoff, after: Handoff, action: Action, follows: Consequ
     )
 
 
-def _why_not(line: Line) -> dict[str, str]:
-    """Why nobody could have it, by rep."""
-    decision = json.loads(line.decision) if line.decision else {"candidates": ()}
-    return {candidate["rep"]: candidate["why"] for candidate in decision["candidates"]}
+def why_not(decision: str | None) -> dict[str, str]:
+    """Why each candidate of a decision (JSON, see `route.Decision`) was not eligible, by rep."""
+    candidates = json.loads(decision)["candidates"] if decision else ()
+    return {candidate["rep"]: candidate["why"] for candidate in candidates}
 
 
 def _previous_owner(before: Handoff, after: Handoff) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,8 +11,11 @@ import msgspec
 
 from services.handoff.case import Handoff, Line, Touch
 from services.handoff.clock import Clock, elapsed_seconds
+from services.handoff.lifecycle import Action, State
+from services.handoff.notices import why_not
 from services.handoff.recycle import ended_by
 from services.handoff.store import handoffs, leads, owners, touches
+from services.handoff.store.handoffs import Unrouted
 from services.handoff.terms import Terms
 from services.handoff.transitions import terms_for
 from shared.agreement_copies import in_force
@@ -64,7 +67,7 @@ async def page(session: Session, *, before: tuple[datetime, str], size: int, fil
     found = await handoffs.page(session, before=before, size=size + 1, filters=filters)
     last = found[size - 1] if len(found) > size else None
     return {
-        "items": [summary(handoff) for handoff in found[:size]],
+        "items": await _summaries(session, found[:size]),
         "next": encode_cursor(last.opened_at, last.handoff_id) if last else None,
     }
 
@@ -81,9 +84,10 @@ async def detail(session: Session, handoff: Handoff) -> Json:
     now = await session.now()
     lines = await handoffs.history(session, handoff.handoff_id)
     done = (await touches.of_leads(session, [handoff.lead_id])).get(handoff.lead_id, [])
+    (row,) = await _summaries(session, [handoff])
     shown: Json = msgspec.to_builtins(
         {
-            **summary(handoff),
+            **row,
             "nurture": _nurture(handoff, terms),
             "clocks": [_clock(clock, terms, now) for clock in handoff.clocks],
             "history": [_line(line) for line in lines],
@@ -114,12 +118,28 @@ async def reps(session: Session) -> Json:
     return {"items": items, "next": None, "agreement_version": copy.version}
 
 
-def summary(handoff: Handoff) -> Json:
+async def _summaries(session: Session, found: Sequence[Handoff]) -> list[Json]:
+    waiting = [handoff.handoff_id for handoff in found if handoff.state is State.UNROUTED]
+    unrouted = await handoffs.unrouted(session, waiting)
+    return [_summary(handoff, unrouted.get(handoff.handoff_id)) for handoff in found]
+
+
+def _summary(handoff: Handoff, unrouted: Unrouted | None) -> Json:
     """A handoff as a line of a list. `due_at`: the earliest deadline that is still open."""
     due_at = min((clock.due_at for clock in handoff.clocks if clock.is_open), default=None)
     row = {name: getattr(handoff, name) for name in ROW}
-    shown: Json = msgspec.to_builtins({"id": handoff.handoff_id, **row, "due_at": due_at})
+    nobody = _unrouted(handoff, unrouted) if unrouted else None
+    shown: Json = msgspec.to_builtins({"id": handoff.handoff_id, **row, "due_at": due_at, "unrouted": nobody})
     return shown
+
+
+def _unrouted(handoff: Handoff, unrouted: Unrouted) -> Json:
+    """Why each candidate cannot have it, and when the last resort gets it; both follow the router's next look."""
+    return {
+        "since": unrouted.since,
+        "last_resort_at": handoff.route_at if handoff.route_cause == Action.UNROUTE else None,
+        "candidates": why_not(unrouted.decision),
+    }
 
 
 def _nurture(handoff: Handoff, terms: Terms) -> Json | None:

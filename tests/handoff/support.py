@@ -46,9 +46,10 @@ async def handed_over(
     *,
     version: int = 1,
     since: timedelta = timedelta(0),
+    assigned: timedelta = timedelta(0),
     bucket: str = "hot",
 ) -> Handoff:
-    """A lead qualified `since` ago, and was routed to the pool na-robots."""
+    """A lead qualified `since` ago, and was routed to the pool na-robots `assigned` ago."""
     country: dict[str, Scalar] = {"country": "US"}
     mql = MqlQualified(
         lead_id=lead_id,
@@ -68,15 +69,16 @@ async def handed_over(
         attributes=country,
     )
 
-    await handle(database, mql)
+    await handle(database, mql, at=datetime.now(UTC) - assigned)
     return await found(database, handoff_id_of(mql.mql_id))
 
 
-async def handle(database: Database, *events: Event) -> None:
-    """What scoring said, in one batch."""
+async def handle(database: Database, *events: Event, at: datetime | None = None) -> None:
+    """What scoring said, in one batch, handled now or at another instant."""
 
     async def work(session: Session) -> None:
-        await route_leads([received(event) for event in events], session=session, now=await session.now())
+        now = await session.now()
+        await route_leads([received(event) for event in events], session=session, now=at or now)
 
     await database.run(work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -12,10 +13,13 @@ from fastapi import FastAPI
 
 from services.handoff.api import routes
 from services.handoff.case import Handoff
+from services.handoff.route import UNROUTED_FOR_AT_MOST
+from services.handoff.watch import RING, carry_out
 from shared.db import Database
 from shared.events import LeadMerged
 from shared.security import Keyring, new_key
 from shared.web import add_problem_handlers
+from tests.handoff import terms
 from tests.handoff.support import ACME, ALWAYS_OPEN, emitted_types, handed_over, handle, publish
 from tests.support import Databases
 
@@ -252,6 +256,37 @@ async def test_handoffs_are_listed_by_state_owner_and_lead(
     assert sorted(id for ids in by_owner for id in ids) == sorted(each.handoff_id for each in others)
     assert (await client.get("/v1/handoffs", params={"state": "asigned"})).status_code == 422
     assert (await client.get("/v1/handoffs", params={"cursor": "what?"})).status_code == 400
+
+
+async def test_what_nobody_has_is_listed_with_why_of_each_candidate_and_since_when(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    await terms.publish(database)
+    since = datetime.now(UTC) - timedelta(minutes=3)
+    await handle(database, terms.mql("lead_1", product="sensors", at=since), at=since)
+    await handle(database, terms.mql("lead_2", product="sensors"))
+    page = (await client.get("/v1/handoffs", params={"state": "unrouted"})).json()
+    newer, older = page["items"]
+    assert newer["unrouted"]["since"] > older["unrouted"]["since"] == since.isoformat().replace("+00:00", "Z")
+    assert datetime.fromisoformat(older["unrouted"]["last_resort_at"]) == since + UNROUTED_FOR_AT_MOST
+    assert older["unrouted"]["candidates"] == {"gone": "is not active"}
+    assert (await client.get(f"/v1/handoffs/{older['id']}")).json()["unrouted"] == older["unrouted"]
+
+
+async def test_what_somebody_has_is_not_unrouted(client: httpx.AsyncClient, handoff: Handoff) -> None:
+    (item,) = (await client.get("/v1/handoffs")).json()["items"]
+    assert item["unrouted"] is None
+
+
+async def test_after_a_breach_it_is_unrouted_since_then_and_nobody_was_refused_yet(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    await publish(database, ALWAYS_OPEN)
+    await handed_over(database, since=timedelta(minutes=11))
+    await carry_out(database, RING)
+    (item,) = (await client.get("/v1/handoffs", params={"state": "unrouted"})).json()["items"]
+    shown = (await client.get(f"/v1/handoffs/{item['id']}")).json()
+    assert item["unrouted"] == {"since": shown["history"][-1]["at"], "last_resort_at": None, "candidates": {}}
 
 
 async def test_an_absorbed_lead_is_asked_for_by_either_name(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy.engine import Row
 
@@ -19,6 +19,14 @@ from shared.db import Session
 from shared.sql import sql
 
 Alarm = Literal["wake_at", "route_at"]  # when a clock worker, or the router, looks at it next
+
+
+class Unrouted(NamedTuple):
+    """Since when nobody has a handoff, and the decision (JSON) that found nobody; None: not decided yet."""
+
+    since: datetime
+    decision: str | None
+
 
 COLUMNS: dict[str, ColumnType] = {
     "handoff_id": "text",
@@ -123,6 +131,13 @@ ANSWERED = sql(
     """,
     wanted="text",
 )
+UNROUTED = sql(
+    """
+    SELECT handoff_id, to_state, happened_at, decision FROM handoff_history
+    WHERE handoff_id IN (SELECT wanted FROM {rows}) ORDER BY handoff_id, version
+    """,
+    wanted="text",
+)
 HISTORY = sql(f"SELECT {LINE_NAMES} FROM handoff_history WHERE handoff_id = :handoff_id ORDER BY version")
 FILTERS = {"state": "state = :state", "owner": "owner = :owner", "lead": "lead_id = :lead"}
 # One statement for each choice of filters: a filter that may be off keeps the others from their index.
@@ -217,6 +232,18 @@ async def decisions(session: Session, handoff_ids: Collection[str]) -> dict[str,
     """The router's last decision on each, as JSON."""
     rows = await session.execute(DECISIONS, rows=[(wanted,) for wanted in handoff_ids])
     return {row.handoff_id: row.decision for row in rows}
+
+
+async def unrouted(session: Session, handoff_ids: Collection[str]) -> dict[str, Unrouted]:
+    """Of these handoffs, which nobody has: since when, and why each candidate cannot have it, as last decided."""
+    found: dict[str, Unrouted] = {}
+    for row in await session.execute(UNROUTED, rows=[(wanted,) for wanted in handoff_ids]) if handoff_ids else ():
+        if row.to_state != State.UNROUTED:
+            found.pop(row.handoff_id, None)
+            continue
+        before = found.get(row.handoff_id, Unrouted(row.happened_at, None))
+        found[row.handoff_id] = Unrouted(before.since, row.decision or before.decision)
+    return found
 
 
 async def refused(session: Session, handoff_ids: Collection[str]) -> set[str]:
