@@ -22,7 +22,8 @@ from tests.support import Databases
 
 pytestmark = pytest.mark.slow
 
-IMPATIENT = ALWAYS_OPEN.replace("accept: {within: PT5M,", "accept: {within: PT1S,", 1)
+TO_ACCEPT = timedelta(minutes=5)  # what the agreement gives the owner of a hot lead
+LATE = TO_ACCEPT + timedelta(minutes=1)
 ROUNDS = 20
 
 
@@ -210,9 +211,7 @@ async def test_a_handoff_nobody_opened_is_not_found(database: Database) -> None:
 
 
 async def test_accepting_too_late_records_the_breach_that_no_worker_saw(database: Database) -> None:
-    version = await publish(database, IMPATIENT)
-    handoff = await handed_over(database, version=version)
-    await asyncio.sleep(1.1)
+    handoff = await handed_over(database, since=LATE, assigned=LATE)
     after = await say(database, handoff, "accept", Word(by=owner(handoff)))
     assert (after.state, after.owner) == (State.ACCEPTED, handoff.owner)
     assert clock_state(after, Milestone.ACCEPT) is ClockState.BREACHED
@@ -226,9 +225,7 @@ async def test_accepting_too_late_records_the_breach_that_no_worker_saw(database
 
 
 async def test_a_worker_that_was_first_takes_the_lead_from_who_is_late(database: Database) -> None:
-    version = await publish(database, IMPATIENT)
-    handoff = await handed_over(database, version=version)
-    await asyncio.sleep(1.1)
+    handoff = await handed_over(database, since=LATE, assigned=LATE)
     await carry_out(database, RING)
     assert (await refused(say(database, handoff, "accept", Word(by=owner(handoff)))))[0] == 412
     current = await found(database, handoff.handoff_id)
@@ -270,9 +267,9 @@ async def test_of_two_at_once_one_wins_by_version(
 
 
 async def test_an_accept_at_the_deadline_is_either_accepted_or_taken_away(database: Database) -> None:
-    version = await publish(database, IMPATIENT)
     for round in range(5):
-        handoff = await handed_over(database, f"lead_{round}", version=version)
+        almost = TO_ACCEPT - timedelta(milliseconds=100)
+        handoff = await handed_over(database, f"lead_{round}", since=almost, assigned=almost)
         due_at = min(clock.due_at for clock in handoff.clocks)
         await asyncio.sleep(max(0.0, (due_at - datetime.now(UTC)).total_seconds()))
         (done, statuses), _ = await asyncio.gather(

@@ -41,6 +41,17 @@ MENDED = sql(
     ) WHERE handoff_id = :handoff_id
     """
 )
+ASSIGNED_LONG_AGO = sql(
+    """
+    UPDATE handoffs SET assigned_at = :long_ago_at, wake_at = :long_ago_at
+    WHERE handoff_id IN (SELECT handoff_id FROM clocks WHERE state = 'open')
+    """
+)
+DUE_LONG_AGO = sql(
+    """
+    UPDATE clocks SET started_at = :long_ago_at, due_at = :long_ago_at, wake_at = :long_ago_at WHERE state = 'open'
+    """
+)
 ALARMS = sql("SELECT wake_at, route_at FROM handoffs WHERE handoff_id = :handoff_id")
 RING_NOW = sql("UPDATE handoffs SET wake_at = :at WHERE handoff_id = :handoff_id")
 ROUTE_NOW = sql("UPDATE handoffs SET route_at = :at WHERE handoff_id = :handoff_id")
@@ -124,7 +135,7 @@ async def test_after_the_agreed_reassignments_the_last_resort_keeps_it(database:
     owners = []
     for _ in range(4):
         owners.append((await found(database)).owner)
-        await asyncio.sleep(1.05)
+        await database.run(assigned_long_ago)
         await rounds(database)
     assert owners == ["ana", "bo", "sam@acme.example", "sam@acme.example"]
     breaches = [event for event in await emitted(database) if isinstance(event, SlaBreached)]
@@ -133,6 +144,13 @@ async def test_after_the_agreed_reassignments_the_last_resort_keeps_it(database:
         ("bo", "sam@acme.example"),
         ("sam@acme.example", "sam@acme.example"),
     ]
+
+
+async def assigned_long_ago(session: Session) -> None:
+    """As if whoever has it had got it so long ago that his clock is due."""
+    long_ago = overdue()
+    await session.execute(ASSIGNED_LONG_AGO, long_ago_at=long_ago)
+    await session.execute(DUE_LONG_AGO, long_ago_at=long_ago)
 
 
 async def test_what_nobody_could_take_goes_to_the_last_resort_in_the_end(database: Database) -> None:
