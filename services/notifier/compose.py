@@ -19,7 +19,6 @@ from shared.events import (
     Event,
     HandoffAssigned,
     HandoffEvent,
-    HandoffExpired,
     HandoffReassigned,
     HandoffUnrouted,
     MqlQualified,
@@ -37,7 +36,6 @@ STALE_AFTER: Mapping[type[Event], timedelta] = {
     HandoffAssigned: timedelta(days=1),
     HandoffReassigned: timedelta(days=1),
     HandoffUnrouted: timedelta(days=1),
-    HandoffExpired: timedelta(days=1),
     SlaWarned: timedelta(hours=1),  # after that it is a breach or it is met
     SlaBreached: timedelta(days=1),
     NurtureEvent: timedelta(days=14),  # a lock that was never lifted stays: late is better than not at all
@@ -98,7 +96,13 @@ def is_told(event: Event) -> bool:
 
 
 def stale_after(event: Event) -> timedelta | None:
-    """After which time nobody wants to hear of it any more."""
+    """After which time nobody wants to hear of it any more; None: nobody wants to hear of it at all.
+
+    A breach names the manager where the agreement says that he is to be told (`on_breach: [notify_manager]`). That a
+    handoff expired needs no message: its new owner is told, or sales' head, if nobody can take it.
+    """
+    if isinstance(event, SlaBreached) and event.manager is None:
+        return None
     return next((limit for kind, limit in STALE_AFTER.items() if isinstance(event, kind)), None)
 
 
@@ -169,8 +173,6 @@ def _to_person(event: HandoffEvent | SlaEvent, known: Known, desk: Desk) -> tupl
             return _manager(event, known.agreement), Text(f"{_milestone(event)} was missed", known.mql, link, said, why)
         case HandoffUnrouted():
             said = f"Nobody of the pool {event.pool} can take it{_why_nobody(event, known.agreement)}."
-        case HandoffExpired():
-            said = "Nobody took it up in time."
         case _:
             said = ""
     return _head(known.agreement), Text("A lead without an owner", known.mql, link, said, why)
@@ -198,12 +200,11 @@ def _owner(event: HandoffEvent | SlaEvent, agreement: Agreement | None) -> Perso
 
 
 def _manager(event: SlaBreached, agreement: Agreement | None) -> Person:
-    """The owner's manager; the head of sales where there is none."""
-    named = event.manager or (agreement.manager_of(event.owner) if agreement and event.owner else None)
-    if named is None:
+    """Whom the event names: the owner's manager, or the head of sales where he has none."""
+    if event.manager is None:
         return _head(agreement)
-    rep = agreement.rep_by_performer(named) if agreement else None
-    return Person(named, named, rep.slack if rep else None)
+    rep = agreement.rep_by_performer(event.manager) if agreement else None
+    return Person(event.manager, event.manager, rep.slack if rep else None)
 
 
 def _head(agreement: Agreement | None) -> Person:

@@ -90,7 +90,12 @@ def handoff(
 
 
 def sla(
-    kind: type[SlaEvent] = SlaBreached, *, owner: str | None = "chi", at: datetime = FRIDAY, lead_id: str = LEAD
+    kind: type[SlaEvent] = SlaBreached,
+    *,
+    owner: str | None = "chi",
+    manager: str | None = "ana@acme.example",
+    at: datetime = FRIDAY,
+    lead_id: str = LEAD,
 ) -> SlaEvent:
     return kind(
         clock_id="clock_1",
@@ -109,6 +114,7 @@ def sla(
         elapsed_seconds=600.0,
         wall_seconds=600.0,
         owner=owner,
+        manager=manager,
     )
 
 
