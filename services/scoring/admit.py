@@ -40,7 +40,8 @@ async def admit(session: Session, entries: Sequence[Entry]) -> list[Verdict]:
     await _keep_facts(session, [(new[place], lead_id) for place, lead_id in leads.items()], received_at)
     await _keep_conflicts(session, list(new.values()), resolution, received_at)
     flagged = [entries[place].refused(DIFFERENT_BODY) for place in sorted(differing)]
-    await _keep_refused(session, [*entries, *flagged], received_at)
+    shortened = [entry.refused(note) for entry in new.values() if (note := _note(entry.item))]
+    await _keep_refused(session, [*entries, *flagged, *shortened], received_at)
     return [
         _verdict(entry, leads.get(place), resolution, is_different=place in differing)
         for place, entry in enumerate(entries)
@@ -85,6 +86,10 @@ async def _keep_new(
         if isinstance(entry.item, Arrival) and _digest(entry) != kept.get(entry.key, rows[entry.key][0])
     }
     return {place: entries[place] for key, place in first.items() if key in new}, differing
+
+
+def _note(item: Arrival | Unusable) -> str:
+    return item.note if isinstance(item, Arrival) else ""
 
 
 def _digest(entry: Entry) -> str:
@@ -149,7 +154,7 @@ def _verdict(entry: Entry, lead_id: str | None, resolution: Resolution, *, is_di
     if isinstance(entry.item, Unusable):
         return Verdict("rejected", entry.item.source_id, reason=entry.item.reason)
     if lead_id is not None:
-        return Verdict("accepted", entry.item.source_id, lead_id)
+        return Verdict("accepted", entry.item.source_id, lead_id, _note(entry.item) or None)
     found = [resolution.pointers[identity] for identity in entry.item.claim.all if identity in resolution.pointers]
     reason = DIFFERENT_BODY if is_different else None
     return Verdict("duplicate", entry.item.source_id, found[0] if found else None, reason)

@@ -78,7 +78,10 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One item of a delivery that can be used. `item`: its content, without what differs between repetitions."""
+    """One item of a delivery that can be used. `item`: its content, without what differs between repetitions.
+
+    `note`: what of it was left out, for the sender; empty if nothing was.
+    """
 
     source_id: str
     item: bytes
@@ -86,6 +89,7 @@ class Arrival:
     what: Activity | Touch | Opportunity
     when: When = When()
     contact: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one item. `id`: the sender's id of it, or the one made from its content."""
+    """What became of one item. `id`: the sender's id of it, or the one made from its content.
+
+    `reason`: why it was rejected, or what of it was not taken.
+    """
 
     status: Literal["accepted", "duplicate", "rejected"]
     id: str

@@ -96,7 +96,7 @@ def _text(kind: str, value: object) -> str:
 
 
 def _is_placeholder(text: str) -> bool:
-    """Whether nothing is left without quotes, brackets, signs and what is invisible, or zeros, or a word for nothing."""
+    """Whether, without quotes, brackets, signs and what is invisible, nothing is left, or zeros, or a word for it."""
     bare = "".join(letter for letter in text.lower() if letter.isalnum())
     return not bare.strip("0") or bare in PLACEHOLDERS or text == "-1"
 

@@ -96,6 +96,15 @@ async def test_one_bad_item_among_a_hundred_is_quarantined_and_the_others_count(
     assert len(await rows(database, "SELECT 1 AS x FROM quarantine")) == 1
 
 
+async def test_an_item_that_is_too_much_counts_for_what_was_taken_and_is_listed(door: Door, database: Database) -> None:
+    item = {"id": "1", **page(user_id="u1"), "attributes": {f"a{number}": 1 for number in range(98)}}
+    first, again = await send(door, item, item)
+    assert (first.status, again.status, again.reason) == ("accepted", "duplicate", None)
+    (listed,) = await rows(database, "SELECT reason FROM quarantine")
+    assert listed.reason == first.reason
+    assert "34 values were left out" in listed.reason
+
+
 def with_item(sent: Delivery, place: int, **changes: Any) -> Delivery:
     items = list(sent.items)
     items[place] = replace(items[place], **changes)

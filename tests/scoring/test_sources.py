@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.scoring.arrivals import Arrival, Opportunity, Unusable, When
 from services.scoring.identity import Identity
 from services.scoring.sources import hubspot, rest, segment
-from services.scoring.sources.facts import properties, traits
+from services.scoring.sources.facts import MAX_ATTRIBUTES, Excess, properties, traits
 from services.scoring.sources.reading import Malformed, parse, snake, when
 from tests.scoring.arriving import activity, outside_data
 
@@ -98,7 +98,14 @@ def test_what_looks_like_somebodys_contact_details_leaves_the_properties() -> No
             "email_id": "18vz",
             "name": "Mat",
             "products": [{"sku": "a"}, {"sku": "b"}],
-        }
+            "has_phone": True,
+            "direct_mail": 3,
+            "comment": "call +49 (0)89 123-4567 tonight",
+            "profile_url": "https://shop.example/u/ana%40acme.example",
+            "sent": "2026-11-22T12:00:00+02:00",
+            "sum": "1+1234567890",
+        },
+        Excess(),
     )
     assert kept == {
         "link_url": "https://shop.example/a",
@@ -106,7 +113,56 @@ def test_what_looks_like_somebodys_contact_details_leaves_the_properties() -> No
         "name": "Mat",
         "products.0.sku": "a",
         "products.1.sku": "b",
+        "has_phone": True,
+        "direct_mail": 3,
+        "sent": "2026-11-22T12:00:00+02:00",
+        "sum": "1+1234567890",
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "telephone",
+        "surname",
+        "mobile",
+        "WhatsApp",
+        "zip",
+        "street",
+        "postalCode",
+        "givenName",
+        "Work Email",
+        "linkedin",
+        "twitterhandle",
+        "hs_whatsapp_phone_number",
+        "owner.surname",
+        "billing_zip",
+        "dateOfBirth",
+    ],
+)
+def test_a_contact_detail_under_any_usual_name_stays_here(name: str) -> None:
+    assert traits({name: "x"}, Excess())[1] == properties({name: "x"}, Excess()) == {}
+
+
+def test_a_contact_detail_inside_an_attribute_stays_here() -> None:
+    told = {"note": "ana@acme.example", "comment": "or +1 212 555 0123", "company": {"phone": "1", "plan": "big"}}
+    assert traits(told, Excess()) == ({}, {"company.plan": "big"})
+
+
+def test_what_is_beyond_the_limits_is_left_out_and_said() -> None:
+    many = of_rest(
+        kind="form",
+        identities={"user_id": "u"},
+        attributes={f"a{number}": "x" for number in range(98)},
+        properties={"n" * 101: 1, "long": "x" * 1001, "deep": {"b": {"c": {"d": {"e": {"f": 1}}}}}, "fine": 1},
+    )
+    assert isinstance(many, Arrival)
+    assert len(activity(many).attributes) == MAX_ATTRIBUTES
+    assert activity(many).properties == {"long": "x" * 1000, "fine": 1}
+    assert many.note.startswith("taken, but 36 values were left out and 1 texts cut")
+    few = of_rest(kind="form", identities={"user_id": "u"}, attributes={"a": 1})
+    assert isinstance(few, Arrival)
+    assert few.note == ""
 
 
 @pytest.mark.parametrize(
@@ -181,8 +237,8 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values, max_size=6))
 def test_whatever_is_told_only_finite_clean_scalars_travel(told: dict[str, Any]) -> None:
-    contact, attributes = traits(told)
-    for value in (*contact.values(), *attributes.values(), *properties(told).values()):
+    contact, attributes = traits(told, Excess())
+    for value in (*contact.values(), *attributes.values(), *properties(told, Excess()).values()):
         assert not isinstance(value, float) or math.isfinite(value)
         assert not isinstance(value, str) or b"\x00" not in value.encode()
         assert not isinstance(value, int) or abs(value) < 2**63

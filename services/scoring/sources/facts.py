@@ -2,11 +2,12 @@
 
 - **Traits** (facts about the lead): the names in `CONTACT` are contact details under Baton's own names; the rest are
   attributes, nested ones under dotted names (`plan.seats`), with a few common spellings brought to one word.
-- **Properties** (of one activity): never about the lead for sure (`invitee_email` is somebody else's), so what looks
-  like a contact detail is left out: by the last word of its name, or because the value holds an e-mail address.
+- What looks like a contact detail (`contact`, which says what it cannot find) and is none of these travels nowhere:
+  properties are never about the lead for sure (`invitee_email` is somebody else's).
 - Web addresses lose user info, query and fragment, where personal data hides; campaign parameters are read first.
 
-At most 100 values a record, five levels, 1000 characters a text; what goes beyond is left out (the raw bytes are kept).
+What goes beyond the limits is left out, in the sender's order, and the item's verdict and quarantine say so; the raw
+bytes are kept. An item says the same however often it comes, so that the limits change nothing about order.
 """
 
 from __future__ import annotations
@@ -14,46 +15,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from services.scoring.sources.reading import LARGEST, clean, snake
+from services.scoring.sources.contact import CONTACT, holds_contact_detail, is_contact_detail
+from services.scoring.sources.reading import LARGEST, MAX_NAME, clean, snake
 from shared.events import Scalar
-from shared.telemetry import E_MAIL
 
-MAX_VALUES = 100
+MAX_ATTRIBUTES = 64
+MAX_PROPERTIES = 100
 MAX_DEPTH = 5
 MAX_TEXT = 1000
 WEB_ADDRESS = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 
-CONTACT = {
-    "email": "email",
-    "e_mail": "email",
-    "email_address": "email",
-    "name": "name",
-    "full_name": "name",
-    "first_name": "first_name",
-    "firstname": "first_name",
-    "last_name": "last_name",
-    "lastname": "last_name",
-    "phone": "phone",
-    "phone_number": "phone",
-    "mobile": "phone",
-    "mobilephone": "phone",
-    "mobile_phone": "phone",
-    "company": "company",
-    "company.name": "company",
-    "company_name": "company",
-    "address": "address",
-    "street": "address",
-    "address.street": "address",
-    "city": "city",
-    "address.city": "city",
-    "zip": "postal_code",
-    "postal_code": "postal_code",
-    "address.postal_code": "postal_code",
-}
-PERSONAL = frozenset({"username", "user_name", "avatar", "birthday", "date_of_birth", "ip", "ip_address", "fax"})
 ATTRIBUTE = {
     "address.country": "country",
     "address.state": "state",
@@ -70,31 +45,44 @@ ATTRIBUTE = {
 }
 NUMBERS = frozenset({"company_size"})
 CAMPAIGN = {"source": "utm_source", "medium": "utm_medium", "name": "utm_campaign", "campaign": "utm_campaign"}
-NOT_PRIVATE = frozenset({"name", "company", "company.name", "company_name", "city"})  # as often of a product or a firm
-PRIVATE_PROPERTIES = frozenset({*CONTACT, *PERSONAL}) - NOT_PRIVATE
-PRIVATE_ENDINGS = tuple(f"_{name}" for name in PRIVATE_PROPERTIES)
 
 
-def traits(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Scalar]]:
+@dataclass(slots=True)
+class Excess:
+    """What of an item is beyond the limits: how many values were left out, how many texts cut."""
+
+    left_out: int = 0
+    cut: int = 0
+
+    def __str__(self) -> str:
+        """What the sender is told; empty if there was none."""
+        if not self.left_out and not self.cut:
+            return ""
+        return (
+            f"taken, but {self.left_out} values were left out and {self.cut} texts cut: an item has at most "
+            f"{MAX_ATTRIBUTES} attributes and {MAX_PROPERTIES} properties, in {MAX_DEPTH} levels, their names at most "
+            f"{MAX_NAME} and texts {MAX_TEXT} characters"
+        )
+
+
+def traits(given: Mapping[str, Any], excess: Excess) -> tuple[dict[str, str], dict[str, Scalar]]:
     """Facts about a lead as (contact details, attributes)."""
     contact: dict[str, str] = {}
     attributes: dict[str, Scalar] = {}
-    for name, value in _flat(given):
+    for name, value in _flat(given, MAX_ATTRIBUTES, excess):
         if name in CONTACT:
             contact.setdefault(CONTACT[name], "" if value is None else str(value))
-        elif name not in PERSONAL and not _holds_e_mail(value):
+        elif not is_contact_detail(name, value):
             attributes.setdefault(ATTRIBUTE.get(name, name), _typed(ATTRIBUTE.get(name, name), value))
     return contact, attributes
 
 
-def properties(given: Mapping[str, Any]) -> dict[str, Scalar]:
+def properties(given: Mapping[str, Any], excess: Excess) -> dict[str, Scalar]:
     """What may travel of an activity's own properties."""
     kept: dict[str, Scalar] = {}
-    for name, value in _flat(given):
-        last = name.rpartition(".")[2]
-        if last in PRIVATE_PROPERTIES or last.endswith(PRIVATE_ENDINGS) or _holds_e_mail(value):
-            continue
-        kept.setdefault(name, value)
+    for name, value in _flat(given, MAX_PROPERTIES, excess):
+        if not is_contact_detail(name, value):
+            kept.setdefault(name, value)
     return kept
 
 
@@ -107,7 +95,7 @@ def campaign(url: object, context: Mapping[str, Any]) -> dict[str, Scalar]:
     for name, value in told.items() if isinstance(told, Mapping) else ():
         if name in CAMPAIGN and isinstance(value, str):
             found.setdefault(CAMPAIGN[name], clean(value)[:MAX_TEXT])
-    return {name: value for name, value in found.items() if not _holds_e_mail(value)}
+    return {name: value for name, value in found.items() if not holds_contact_detail(value)}
 
 
 def without_query(url: str) -> str:
@@ -127,28 +115,40 @@ def _query(url: str) -> list[tuple[str, str]]:
         return []
 
 
-def _flat(given: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
-    """Names in snake case, dotted, and their values, cleaned; at most `MAX_VALUES`."""
-    left = MAX_VALUES
-    stack: list[tuple[str, Any, int]] = [(snake(str(name)), value, 1) for name, value in reversed(list(given.items()))]
-    while stack and left:
+def _flat(given: Mapping[str, Any], most: int, excess: Excess) -> Iterator[tuple[str, Scalar]]:
+    """Names in snake case, dotted, and their values, cleaned; the first `most` of them, in the sender's order."""
+    stack: list[tuple[str, Any, int]] = []
+    _push(stack, "", given, 1)
+    while stack and most:
         name, value, depth = stack.pop()
-        if isinstance(value, Mapping | list):
-            inner = value.items() if isinstance(value, Mapping) else enumerate(value)
-            if depth < MAX_DEPTH:
-                pairs = [(f"{name}.{snake(str(key))}", item, depth + 1) for key, item in inner]
-                stack.extend(reversed(pairs[:MAX_VALUES]))
+        if len(name) > MAX_NAME or (depth > MAX_DEPTH):
+            excess.left_out += 1
+        elif isinstance(value, Mapping | list):
+            _push(stack, f"{name}.", value, depth + 1)
         elif name:
-            left -= 1
-            yield name, _scalar(value)
+            most -= 1
+            yield name, _scalar(value, excess)
+    excess.left_out += len(stack)
 
 
-def _scalar(value: Any) -> Scalar:
+def _push(stack: list[tuple[str, Any, int]], prefix: str, value: Mapping[str, Any] | list[Any], depth: int) -> None:
+    inner = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+    stack.extend((f"{prefix}{_word(str(key))}", item, depth) for key, item in reversed(inner))
+
+
+def _word(name: str) -> str:
+    """In snake case; a name that is too long stays so, to be left out: cut, two might become one."""
+    return snake(name) if len(name) <= MAX_NAME else name
+
+
+def _scalar(value: Any, excess: Excess) -> Scalar:
     match value:
         case bool() | None:
             return value
         case str():
-            text = clean(value)[:MAX_TEXT]
+            text = clean(value)
+            excess.cut += len(text) > MAX_TEXT
+            text = text[:MAX_TEXT]
             return without_query(text) if WEB_ADDRESS.match(text) else text
         case int():
             return value if abs(value) <= LARGEST else None
@@ -163,7 +163,3 @@ def _typed(name: str, value: Scalar) -> Scalar:
         digits = value.strip().replace(",", "")
         return int(digits) if digits.isdecimal() and len(digits) < 16 else value
     return value
-
-
-def _holds_e_mail(value: Scalar) -> bool:
-    return isinstance(value, str) and "@" in value and E_MAIL.search(value) is not None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from services.scoring.arrivals import Activity, Arrival, Unusable, content_id, encoded
 from services.scoring.resolve import Claim
 from services.scoring.sources.claims import Given, claim, merged, with_mailbox
-from services.scoring.sources.facts import traits
+from services.scoring.sources.facts import Excess, traits
 from services.scoring.sources.reading import Malformed, parse, when
 from shared.events import Scalar
 from shared.security import hmac_sha256
@@ -30,6 +31,10 @@ MAX_EVENTS = 100
 UNKNOWN_SECRET = "nobody"  # so that an unknown source takes as long as a wrong signature
 MAX_TOLD = 60
 
+# What HubSpot decodes in a URL before it signs it, and nothing else; the letters of an escape in either case.
+SIGNED_DECODED = {escape: bytes.fromhex(escape.decode()) for escape in b"3A 2F 3F 40 21 24 27 28 29 2A 2C 3B".split()}
+ESCAPE = re.compile(rb"%(" + b"|".join(SIGNED_DECODED) + rb")", re.IGNORECASE)
+
 IDENTIFYING = ("portalId", "subscriptionId", "subscriptionType", "eventId", "objectId", "occurredAt", "propertyName")
 
 
@@ -38,14 +43,20 @@ class NotHubSpot(ValueError):
 
 
 def is_signed(secret: str | None, signature: str, timestamp: str, request: bytes, *, now: datetime) -> bool:
-    """Whether `signature` is HubSpot's for `request` (method, URL and exact body, in one), not older than five minutes.
+    """Whether `signature` is HubSpot's for `request`, not older than five minutes.
 
-    `secret` None, an unknown source, takes the same time as a wrong signature.
+    `request`: method, `signed_url` and exact body, in one. `secret` None, an unknown source, takes the same time as a
+    wrong signature.
     """
     content = request + timestamp.encode()
     expected = base64.b64encode(hmac_sha256(secret or UNKNOWN_SECRET, content))
     is_equal = hmac.compare_digest(expected, signature.encode("utf-8", "replace"))
     return secret is not None and is_equal and _is_recent(timestamp, now)
+
+
+def signed_url(url: bytes) -> bytes:
+    """A URL as it came, in the form in which HubSpot signs it."""
+    return ESCAPE.sub(lambda escape: SIGNED_DECODED[escape[1].upper()], url)
 
 
 def arrivals(source: str, body: bytes) -> list[Arrival | Unusable]:
@@ -79,7 +90,8 @@ def _arrival(source: str, event: Any) -> Arrival | Unusable:
 
 
 def _usable(source: str, event: Mapping[str, Any], name: str) -> Arrival:
-    contact, attributes = _facts(event)
+    excess = Excess()
+    contact, attributes = _facts(event, excess)
     return Arrival(
         source_id=name,
         item=encoded({key: value for key, value in event.items() if key != "attemptNumber"}),
@@ -87,6 +99,7 @@ def _usable(source: str, event: Mapping[str, Any], name: str) -> Arrival:
         what=Activity(_kind(event), {}, attributes),
         when=when(event.get("occurredAt")),
         contact=with_mailbox(contact),
+        note=str(excess),
     )
 
 
@@ -114,10 +127,10 @@ def _claim(source: str, event: Mapping[str, Any], email: str | None) -> Claim:
     return claim(Given(crm={source: event["objectId"]}, email=email))
 
 
-def _facts(event: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Scalar]]:
+def _facts(event: Mapping[str, Any], excess: Excess) -> tuple[dict[str, str], dict[str, Scalar]]:
     if event.get("subscriptionType") != "contact.propertyChange":
         return {}, {}
     name = event.get("propertyName")
     if not isinstance(name, str) or not name:
         raise NotHubSpot("`propertyName` is missing")
-    return traits({name: event.get("propertyValue")})
+    return traits({name: event.get("propertyValue")}, excess)

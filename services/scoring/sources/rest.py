@@ -17,7 +17,7 @@ import msgspec
 
 from services.scoring.arrivals import Activity, Arrival, Opportunity, Touch, Unusable, content_id, encoded, source_id
 from services.scoring.sources.claims import Given, claim, with_mailbox
-from services.scoring.sources.facts import MAX_TEXT, properties, traits
+from services.scoring.sources.facts import MAX_TEXT, Excess, properties, traits
 from services.scoring.sources.reading import clean, snake, when
 
 MAX_BODY_BYTES = 1_000_000
@@ -84,7 +84,8 @@ def _arrival(given: Any) -> Arrival | Unusable:
 
 
 def _usable(sent: Item, name: str, item: bytes) -> Arrival:
-    contact, attributes = traits(sent.attributes)
+    excess = Excess()
+    contact, attributes = traits(sent.attributes, excess)
     email = sent.identities.email
     if email is not None:
         contact = {**contact, "email": email}
@@ -97,8 +98,8 @@ def _usable(sent: Item, name: str, item: bytes) -> Arrival:
     )
     what = _what(sent)
     if isinstance(what, Activity):
-        what = Activity(what.kind, properties(sent.properties), attributes)
-    return Arrival(name, item, claim(given), what, when(sent.occurred_at), with_mailbox(contact))
+        what = Activity(what.kind, properties(sent.properties, excess), attributes)
+    return Arrival(name, item, claim(given), what, when(sent.occurred_at), with_mailbox(contact), str(excess))
 
 
 def _what(item: Item) -> Activity | Touch | Opportunity:

@@ -19,7 +19,7 @@ from typing import Any
 from services.scoring.arrivals import Activity, Arrival, Unusable, content_id, encoded, source_id
 from services.scoring.resolve import Claim
 from services.scoring.sources.claims import Given, alias, claim, with_mailbox
-from services.scoring.sources.facts import campaign, properties, traits, without_query
+from services.scoring.sources.facts import Excess, campaign, properties, traits, without_query
 from services.scoring.sources.reading import snake, when
 
 CALLS = ("track", "identify", "page", "screen", "group", "alias")
@@ -89,14 +89,16 @@ def _usable(message: Message, name: str, item: bytes) -> Arrival:
             "not a call that Baton takes yet" if call == "delete" else f"`type` is one of {', '.join(CALLS)}"
         )
     told = _traits(message, str(call))
-    contact, attributes = traits(told)
+    excess = Excess()
+    contact, attributes = traits(told, excess)
     return Arrival(
         source_id=name,
         item=item,
         claim=_claim(message, str(call), told),
-        what=Activity(_kind(message, str(call)), _properties(message, str(call)), attributes),
+        what=Activity(_kind(message, str(call)), _properties(message, str(call), excess), attributes),
         when=when(message.get("original_timestamp") or message.get("timestamp"), message.get("sent_at")),
         contact=with_mailbox(contact),
+        note=str(excess),
     )
 
 
@@ -131,14 +133,15 @@ def _kind(message: Message, call: str) -> str:
     return "attributes_changed"
 
 
-def _properties(message: Message, call: str) -> dict[str, Any]:
+def _properties(message: Message, call: str, excess: Excess) -> dict[str, Any]:
     own = _mapping(message.get("properties"))
     context = _mapping(message.get("context"))
     if call not in ("page", "screen"):
-        return {**properties(own), **(campaign(None, context) if call == "track" else {})}
+        return {**properties(own, excess), **(campaign(None, context) if call == "track" else {})}
     page = {**_mapping(context.get("page")), **own} if call == "page" else own
     named = {name: message[name] for name in ("name", "category") if isinstance(message.get(name), str)}
-    kept = {name: value for name, value in properties({**page, **named}).items() if name != "search"}
+    told = properties({**page, **named}, excess)
+    kept = {name: value for name, value in told.items() if name != "search"}
     return {**_located(kept), **campaign(page.get("url"), context)}
 
 

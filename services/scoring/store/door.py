@@ -180,7 +180,8 @@ PUT_CONFLICTS = sql(
 PUT_QUARANTINE = sql(
     """
     INSERT INTO quarantine (quarantine_id, source, source_id, reason, item, delivery_id, received_at)
-    SELECT quarantine_id, source, source_id, reason, item, delivery_id, :received_at FROM {rows} WHERE true ORDER BY row_number
+    SELECT quarantine_id, source, source_id, reason, item, delivery_id, :received_at
+    FROM {rows} WHERE true ORDER BY row_number
     ON CONFLICT (quarantine_id) DO NOTHING
     """,
     quarantine_id="text",
