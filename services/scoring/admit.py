@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.scoring.announce import Moment, events, merged, record_id
 from services.scoring.arrivals import Arrival, Entry, Unusable, Verdict, content_id
@@ -17,11 +17,13 @@ from services.scoring.recognise import recognise
 from services.scoring.resolve import Claim, Resolution
 from services.scoring.sources.reading import clean
 from services.scoring.store import door as store
+from services.scoring.store import inbox
 from shared.agreement_copies import in_force
 from shared.db import Session
 from shared.outbox import emit
 from shared.telemetry import tracing
 
+RETRIED = timedelta(hours=1)  # so long after midnight, what came before it may be meant again
 DIFFERENT_BODY = "different body under a known id: the first one counts"
 
 
@@ -30,6 +32,7 @@ async def admit(session: Session, entries: Sequence[Entry]) -> list[Verdict]:
     received_at = await session.now()
     await _keep_bodies(session, entries, received_at)
     entries = await _refuse_unknown_leads(session, entries)
+    entries = await name_by_day(session, entries, received_at)
     new, differing = await _keep_new(session, entries, received_at)
     repeated = [entry for place, entry in enumerate(entries) if place not in new]
     resolution = await recognise(session, _claims(new.values()), _claims(repeated), received_at)
@@ -65,6 +68,28 @@ async def _refuse_unknown_leads(session: Session, entries: Sequence[Entry]) -> l
     ]
 
 
+async def name_by_day(session: Session, entries: Sequence[Entry], received_at: datetime) -> list[Entry]:
+    """Items with neither an id nor a time are repetitions on the day of their receipt only: people call twice.
+
+    A sender that got no answer before midnight and repeats soon after it means the same one.
+    """
+    timeless = [
+        place for place, entry in enumerate(entries) if isinstance(entry.item, Arrival) and entry.item.is_timeless
+    ]
+    named = list(entries)
+    for place in timeless:
+        named[place] = entries[place].of_day(received_at)
+    since = received_at - RETRIED
+    if not timeless or since.date() == received_at.date():
+        return named
+    before = {place: entries[place].of_day(since) for place in timeless}
+    repeated = await inbox.received_since(session, {entry.key for entry in before.values()}, since)
+    for place, entry in before.items():
+        if entry.key in repeated:
+            named[place] = entry
+    return named
+
+
 def _named_lead(item: Arrival | Unusable) -> str | None:
     claim = item.claim if isinstance(item, Arrival) else Claim()
     return next((identity.value for identity in claim.all if identity.kind == LEAD_ID), None)
@@ -74,12 +99,12 @@ async def _keep_new(
     session: Session, entries: Sequence[Entry], received_at: datetime
 ) -> tuple[dict[int, Entry], set[int]]:
     """The entries that are new, by place; and the places of those with another body than the first under their id."""
-    first: dict[store.Key, int] = {}
+    first: dict[inbox.Key, int] = {}
     for place, entry in enumerate(entries):
         if isinstance(entry.item, Arrival):
             first.setdefault(entry.key, place)
     rows = {key: (_digest(entries[place]), entries[place].delivery_id) for key, place in first.items()}
-    new, kept = await store.put_inbox(session, rows, received_at=received_at) if rows else (set(), {})
+    new, kept = await inbox.put_inbox(session, rows, received_at=received_at) if rows else (set(), {})
     differing = {
         place
         for place, entry in enumerate(entries)

@@ -91,6 +91,11 @@ class Arrival:
     contact: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
+    @property
+    def is_timeless(self) -> bool:
+        """Whether nothing but its content tells it from the next one: it has neither an id nor a time."""
+        return self.when.claimed_at is None and self.source_id == content_id(self.item)
+
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
@@ -124,6 +129,11 @@ class Entry:
     def key(self) -> tuple[str, str]:
         return self.source, self.item.source_id
 
+    def of_day(self, received_at: datetime) -> Entry:
+        """The same entry, known by its content for the day (UTC) on which it was received."""
+        assert isinstance(self.item, Arrival)
+        return replace(self, item=replace(self.item, source_id=f"{self.item.source_id}:{received_at:%Y-%m-%d}"))
+
     def refused(self, reason: str) -> Entry:
         """The same entry, found to be of no use."""
         return replace(self, item=Unusable(reason, self.item.source_id, self.item.item))
@@ -155,7 +165,8 @@ def content_id(item: bytes) -> str:
 def source_id(given: object, item: bytes) -> str:
     """The sender's id of an item, or one made from its content. Raises `ValueError` for an unusable one.
 
-    So two items without ids and with the same content are one: a sender that means two says when each happened.
+    So two items without ids and with the same content are one: a sender that means two says when each happened. Without
+    a time either they are one for a day (`Entry.of_day`).
     """
     if given is None or given == "":
         return content_id(item)

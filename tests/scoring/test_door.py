@@ -79,13 +79,6 @@ async def test_a_different_body_under_a_known_id_is_listed_and_the_first_one_cou
     assert [event.kind for event in await told(database) if isinstance(event, ActivityRecorded)] == ["trial"]
 
 
-async def test_an_item_without_id_is_known_by_its_content(door: Door) -> None:
-    item = page(email="ana@acme.example")
-    later = {**item, "occurred_at": "2026-11-01T00:00:00Z"}
-    statuses = [(await send(door, sent))[0].status for sent in (item, dict(reversed(item.items())), later)]
-    assert statuses == ["accepted", "duplicate", "accepted"]
-
-
 async def test_one_bad_item_among_a_hundred_is_quarantined_and_the_others_count(door: Door, database: Database) -> None:
     items = [page(user_id=f"u{number}") for number in range(100)]
     items[42] = page(user_id="undefined")
@@ -94,15 +87,6 @@ async def test_one_bad_item_among_a_hundred_is_quarantined_and_the_others_count(
     assert verdicts[42].reason == "no usable identity: user_id is a placeholder"
     assert len(await told(database)) == 99
     assert len(await rows(database, "SELECT 1 AS x FROM quarantine")) == 1
-
-
-async def test_an_item_that_is_too_much_counts_for_what_was_taken_and_is_listed(door: Door, database: Database) -> None:
-    item = {"id": "1", **page(user_id="u1"), "attributes": {f"a{number}": 1 for number in range(98)}}
-    first, again = await send(door, item, item)
-    assert (first.status, again.status, again.reason) == ("accepted", "duplicate", None)
-    (listed,) = await rows(database, "SELECT reason FROM quarantine")
-    assert listed.reason == first.reason
-    assert "34 values were left out" in listed.reason
 
 
 def with_item(sent: Delivery, place: int, **changes: Any) -> Delivery:

@@ -3,7 +3,9 @@
     {"kind": "demo_requested", "identities": {"email": "ana@acme.example"}, "properties": {"product": "robots"}}
 
 `type` is `activity` (default), `touch` (what sales did) or `opportunity` (a deal). An item without an `id` is known by
-its content. Contact details are taken from `attributes` under their names (`first_name`, `phone`, `company` ...).
+its content; if it has no `occurred_at` either, for the day (UTC) on which it was received. Contact details are taken
+from `attributes` under their names (`first_name`, `phone`, `company` ...). `crm` says in whose words a touch or a deal
+is told (`hubspot`: its stages, its ids); left out, it is the namespace of `identities.crm`, if there is just one.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ from services.scoring.resolve import Known
 from shared.db import Session
 from shared.sql import sql
 
-Key = tuple[str, str]  # (source, source id)
-
 PUT_DELIVERIES = sql(
     """
     INSERT INTO deliveries (delivery_id, source, body, received_at)
@@ -26,28 +24,6 @@ PUT_DELIVERIES = sql(
     delivery_id="text",
     source="text",
     body="bytea",
-)
-
-PUT_INBOX = sql(
-    """
-    INSERT INTO inbox (source, source_id, digest, delivery_id, received_at)
-    SELECT source, source_id, digest, delivery_id, :received_at FROM {rows} WHERE true ORDER BY row_number
-    ON CONFLICT (source, source_id) DO NOTHING
-    RETURNING source, source_id
-    """,
-    source="text",
-    source_id="text",
-    digest="text",
-    delivery_id="text",
-)
-
-DIGESTS = sql(
-    """
-    SELECT inbox.source, inbox.source_id, inbox.digest
-    FROM {rows} JOIN inbox ON inbox.source = rows.source AND inbox.source_id = rows.source_id
-    """,
-    source="text",
-    source_id="text",
 )
 
 PUT_IDENTITIES = sql(
@@ -198,17 +174,6 @@ async def put_deliveries(session: Session, rows: Sequence[tuple[str, str, bytes]
     await session.execute(PUT_DELIVERIES, rows, received_at=received_at)
 
 
-async def put_inbox(
-    session: Session, items: Mapping[Key, tuple[str, str]], *, received_at: datetime
-) -> tuple[set[Key], dict[Key, str]]:
-    """Keep the (digest, delivery id) of each item; which of them are new, and the kept digests of the others."""
-    rows = [(*key, *items[key]) for key in sorted(items)]
-    new = {(row.source, row.source_id) for row in await session.execute(PUT_INBOX, rows, received_at=received_at)}
-    known = [key for key in items if key not in new]
-    found = await session.execute(DIGESTS, known) if known else []
-    return new, {(row.source, row.source_id): row.digest for row in found}
-
-
 async def put_identities(session: Session, leads: Mapping[Identity, str], *, created_at: datetime) -> set[Identity]:
     """Give each identity this lead, unless it has one; those that had none."""
     rows = [(*identity, leads[identity]) for identity in sorted(leads)]
@@ -264,7 +229,7 @@ async def join_people(session: Session, people: Mapping[str, str]) -> None:
 
 async def put_contact_facts(session: Session, rows: Iterable[tuple[str, str, str, datetime, str]]) -> None:
     """Keep (lead, name, value, occurred at, fact id), where it is later than what is kept."""
-    latest: dict[Key, tuple[str, str, str, datetime, str]] = {}
+    latest: dict[tuple[str, str], tuple[str, str, str, datetime, str]] = {}
     for row in sorted(rows, key=lambda row: row[3:]):
         latest[row[0], row[1]] = row
     if latest:
