@@ -85,8 +85,8 @@ async def once(
 def request_hash(method: str, path: str, body: bytes) -> str:
     """What makes two requests the same one. Not `If-Match`: who repeats a lost answer may have read the row since.
 
-    A repeat with another If-Match, even an old or impossible one, is so answered with what was kept, and not 412: the
-    work was done once, under the version of the first request, and a repeat changes nothing.
+    A repeat with another If-Match, even an old one, is so answered with what was kept, and not 412: the work was done
+    once, under the version of the first request, and a repeat changes nothing. (One without If-Match is still 428.)
     """
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), body))).hexdigest()
 
