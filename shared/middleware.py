@@ -1,4 +1,4 @@
-"""What surrounds every request: a trace, a bounded body, a last resort. Pure ASGI.
+"""What surrounds every request: a trace, a bounded body, a clean address, a last resort. Pure ASGI.
 
 Starlette's `BaseHTTPMiddleware` is not used: when a client goes away it cancels the handler in the middle of a query.
 """
@@ -15,6 +15,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.given import is_clean_address
 from shared.telemetry import metrics, new_traceparent, trace_id, tracing
 from shared.web import Problem
 
@@ -34,6 +35,12 @@ class BodyTooSlow(Problem):
     def __init__(self, seconds: float) -> None:
         text = f"the body did not arrive within {seconds:g} s"
         super().__init__(408, "/problems/body-too-slow", "Body too slow", text, {"Connection": "close"})
+
+
+class AddressMalformed(Problem):
+    def __init__(self) -> None:
+        text = "path and query are percent-encoded UTF-8 without NUL"
+        super().__init__(400, "/problems/malformed-address", "Malformed address", text)
 
 
 class Traced:
@@ -111,6 +118,22 @@ class BoundedBody:
         return min([self._limit, *(limit for begin, limit in self._limits.items() if path.startswith(begin))])
 
 
+class CleanAddress:
+    """Refuses a path or query that is no text, before any route or database sees what was made of it.
+
+    It reads them as they came: decoded, wrong UTF-8 has already become U+FFFD.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _is_clean(scope):
+            await self._app(scope, receive, send)
+        else:
+            await AddressMalformed().response()(scope, receive, send)
+
+
 class _Answer:
     """Sends on; remembers the status and adds the trace context."""
 
@@ -124,6 +147,11 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", []), (b"traceparent", self._context.encode())]
         await self._send(message)
+
+
+def _is_clean(scope: Scope) -> bool:
+    path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
+    return is_clean_address(path) and is_clean_address(scope.get("query_string", b""))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

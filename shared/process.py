@@ -26,7 +26,7 @@ from shared.bus import Bus, BusError
 from shared.db import trouble
 from shared.health import Health, probe_of, routes, watch_loop
 from shared.heartbeat import Pulse, beating
-from shared.middleware import BoundedBody, Traced
+from shared.middleware import BoundedBody, CleanAddress, Traced
 from shared.migrations import head, migrate
 from shared.service import API, Role, Service
 from shared.settings import Settings
@@ -102,6 +102,7 @@ def build_app(process: Process, health: Health) -> FastAPI:
     app = FastAPI(title="Baton", version=version("baton"), docs_url=None, redoc_url=None)
     add_problem_handlers(app)
     limits = {path: size for service in process.services for path, size in service.body_limits.items()}
+    app.add_middleware(CleanAddress)
     app.add_middleware(BoundedBody, limit=process.settings.max_body_bytes, limits=limits)
     app.add_middleware(Traced)
     app.include_router(routes(health))

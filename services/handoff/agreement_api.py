@@ -14,6 +14,7 @@ from services.handoff.agreement import PARTIES, Party
 from services.handoff.agreement_store import Draft
 from services.handoff.answers import IdempotencyKey, answer_once, response_of
 from shared.db import Database, Session
+from shared.given import CLEAN
 from shared.idempotency import Answer
 from shared.security import Keyring, Principal
 from shared.web import Problem, decode_cursor, encode_cursor, requires
@@ -26,7 +27,7 @@ class SignatureGiven(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     party: Party
-    signed_by: Annotated[str, Field(max_length=320)]
+    signed_by: Annotated[str, Field(max_length=320), CLEAN]
     sha256: Sha256
 
 

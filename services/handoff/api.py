@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.handoff import reading, review
 from services.handoff.agreement_api import agreement_routes
@@ -15,6 +15,7 @@ from services.handoff.answers import IdempotencyKey, answer_once, response_of
 from services.handoff.lifecycle import State
 from services.handoff.review import NoSuchHandoff, Verb, Word
 from shared.db import Database, Session
+from shared.given import CLEAN, Instant
 from shared.idempotency import Answer
 from shared.security import Keyring, Principal
 from shared.web import decode_cursor, etag, if_match, requires
@@ -23,7 +24,9 @@ LIMIT = 50
 MAX_LIMIT = 200
 MAX_NOTE = 4000
 
-Name = Annotated[str, Field(min_length=1, max_length=320)]
+Name = Annotated[str, Field(min_length=1, max_length=320), CLEAN]
+Note = Annotated[str, Field(max_length=MAX_NOTE), CLEAN]
+WordOfList = Annotated[str, Field(max_length=100), CLEAN]
 
 
 class Said(BaseModel):
@@ -31,22 +34,22 @@ class Said(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     by: Name
-    note: Annotated[str | None, Field(max_length=MAX_NOTE)] = None
+    note: Note | None = None
 
 
 class Reasoned(Said):
     """`reason`: from the agreement's list; a wrong or missing one is answered with the list."""
 
-    reason: Annotated[str | None, Field(max_length=100)] = None
+    reason: WordOfList | None = None
 
 
 class Touched(BaseModel):
-    """`occurred_at`: with its zone; now, without one, and never later."""
+    """`occurred_at`: with its zone, from 1970 on and before 2200; now, without one, and never later."""
 
     model_config = ConfigDict(extra="forbid")
     by: Name
-    kind: Annotated[str | None, Field(max_length=100)] = None
-    occurred_at: AwareDatetime | None = None
+    kind: WordOfList | None = None
+    occurred_at: Instant | None = None
 
 
 def routes(database: Database, keyring: Keyring) -> APIRouter:
