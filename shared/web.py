@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from shared.db import DatabaseError
+from shared.given import LARGEST_INTEGER, is_clean
+from shared.refused import VALUE_ERRORS, refused_at
 from shared.security import Keyring, Principal, Scope, key_id
 from shared.telemetry import metrics
 
@@ -125,8 +128,8 @@ def decode_cursor(text: str, *kinds: type) -> tuple[Any, ...]:
     """The values of a cursor, of these types, in order; a 400 problem if it is not one that this list gave."""
     try:
         plain = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-        values = tuple(datetime.fromisoformat(value["at"]) if isinstance(value, dict) else value for value in plain)
-    except (binascii.Error, ValueError, TypeError, KeyError, RecursionError):
+        values = tuple(map(_cursor_value, plain))
+    except (binascii.Error, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise _malformed_cursor() from None
     if kinds and [type(value) for value in values] != list(kinds):
         raise _malformed_cursor()
@@ -145,12 +148,33 @@ def page(
     return {"items": [show(row) for row in shown], "next": encode_cursor(*cursor_of(shown[-1])) if is_more else None}
 
 
+def _cursor_value(plain: object) -> CursorValue:
+    """One value as a list may have given it, in what a database can compare. Raises as its parts do."""
+    match plain:
+        case {"at": str(text), **others} if not others:
+            at = datetime.fromisoformat(text)
+            if at.tzinfo is None:
+                raise ValueError("an instant has its zone")
+            return at.astimezone(UTC)
+        case str() if is_clean(plain):
+            return plain
+        case bool() | None:
+            return plain
+        case int() if -LARGEST_INTEGER <= plain <= LARGEST_INTEGER:
+            return plain
+        case float() if math.isfinite(plain):
+            return plain
+    raise ValueError("no list gives such a value")
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Everything that goes wrong in a route is answered as a problem."""
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(DatabaseError, _database)
+    for kind in VALUE_ERRORS:
+        app.add_exception_handler(kind, _not_storable)
 
 
 async def _problem(_: Request, error: Exception) -> Response:
@@ -161,7 +185,10 @@ async def _problem(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     """Where it is wrong and what was expected; never the value, which may be a lead's."""
     assert isinstance(error, RequestValidationError)
-    flaws = [{"at": ".".join(map(str, flaw["loc"])), "message": flaw["msg"]} for flaw in error.errors()]
+    flaws = [
+        {"at": ".".join(map(str, flaw["loc"])), "message": flaw["msg"].removeprefix("Value error, ")}
+        for flaw in error.errors()
+    ]
     detail = "; ".join(f"{flaw['at']}: {flaw['message']}" for flaw in flaws[:3])
     return Problem(422, "/problems/invalid-request", "Request not understood", detail, errors=flaws).response()
 
@@ -172,6 +199,19 @@ async def _http(request: Request, error: Exception) -> Response:
     detail = error.detail if error.detail != phrase else f"{request.method} {request.url.path}"
     slug = phrase.lower().replace(" ", "-")
     return Problem(error.status_code, f"/problems/{slug}", phrase, str(detail), error.headers).response()
+
+
+async def _not_storable(_: Request, error: Exception) -> Response:
+    """The last line: a database refused a value, and the values of a question are the caller's. Anything else is ours.
+
+    Logged by type and place: the driver's own text quotes the value.
+    """
+    place = refused_at(error)
+    if place is None:
+        raise error
+    log.warning("value_refused", error=type(error).__name__, place=place)
+    text = "a value of the request is too large, or no text that can be kept"
+    return Problem(400, "/problems/value-refused", "Value refused", text).response()
 
 
 async def _database(_: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -268,11 +269,13 @@ def test_a_page_ends_with_a_cursor_only_if_there_is_more(rows: int, shown: int, 
     assert answer["next"] == (encode_cursor(1) if more else None)
 
 
-cursor_values = st.one_of(st.text(), st.integers(), st.booleans(), st.datetimes(timezones=st.just(UTC)))
+cursor_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+cursor_numbers = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+cursor_values = st.one_of(cursor_texts, cursor_numbers, st.booleans(), st.datetimes(timezones=st.just(UTC)))
 
 
 @given(st.lists(cursor_values))
-def test_a_cursor_comes_back_as_it_was(values: list[str | int | bool | datetime]) -> None:
+def test_a_cursor_comes_back_as_it_was(values: list[str | float | bool | datetime]) -> None:
     cursor = encode_cursor(*values)
     assert decode_cursor(cursor, *map(type, values)) == tuple(values)
     assert cursor.replace("-", "").replace("_", "").isalnum()
@@ -285,10 +288,37 @@ def test_no_other_text_is_a_cursor_of_this_list(text: str) -> None:
     assert refusal.value.status == 400
 
 
-@pytest.mark.parametrize("content", ["[1]", '["a", {"at": "yesterday"}]', '["a", {}]', '{"at": 1}', "3", "[" * 10_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1]",
+        '["a", {"at": "yesterday"}]',
+        '["a", {"at": "2026-01-01T00:00:00"}]',
+        '["a", {"at": "0001-01-01T00:00:00+14:00"}]',
+        '["a", {"at": "9999-12-31T23:59:59-14:00"}]',
+        '["a", {"at": "2026-01-01T00:00:00Z", "more": 1}]',
+        '["a", {"at": 1}]',
+        '["a", {}]',
+        '["\\u0000", {"at": "2026-01-01T00:00:00Z"}]',
+        '["\\ud800", {"at": "2026-01-01T00:00:00Z"}]',
+        '{"at": 1}',
+        "3",
+        "[" * 10_000,
+    ],
+)
 def test_a_forged_cursor_is_a_400(content: str) -> None:
-    import base64
-
     with pytest.raises(Problem) as refusal:
         decode_cursor(base64.urlsafe_b64encode(content.encode()).decode(), str, datetime)
     assert json.loads(bytes(refusal.value.response().body))["type"] == "/problems/malformed-cursor"
+
+
+@pytest.mark.parametrize("content", [f"[{10**30}]", f"[-{10**30}]", f"[{2**63}]", "[true]", f"[{'9' * 5000}]", "[1.5]"])
+def test_a_number_of_a_cursor_is_an_integer_of_64_bits(content: str) -> None:
+    with pytest.raises(Problem, match="400"):
+        decode_cursor(base64.urlsafe_b64encode(content.encode()).decode(), int)
+
+
+@pytest.mark.parametrize("content", ["[NaN]", "[-Infinity]", "[1e999]"])
+def test_a_number_of_a_cursor_is_finite(content: str) -> None:
+    with pytest.raises(Problem, match="400"):
+        decode_cursor(base64.urlsafe_b64encode(content.encode()).decode(), float)
