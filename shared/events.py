@@ -84,7 +84,10 @@ class IdentityMerged(Event, frozen=True, kw_only=True):
 
 
 class TouchRecorded(LeadEvent, frozen=True, kw_only=True):
-    """What a person of sales did for the lead. `by` is the performer as the sender names him: e-mail or rep id."""
+    """What a person of sales did for the lead. `by` is the performer as the sender names him: e-mail, rep or CRM id.
+
+    `crm`: the CRM it was done in, where `source` (the door it came through) does not say it.
+    """
 
     type = "touch.recorded"
     topic = "baton.crm.v1"
@@ -96,10 +99,15 @@ class TouchRecorded(LeadEvent, frozen=True, kw_only=True):
     occurred_at: Instant
     received_at: Instant
     outcome: str | None = None
+    crm: str | None = None
 
 
 class OpportunityChanged(LeadEvent, frozen=True, kw_only=True):
-    """A deal as the CRM tells it at `occurred_at`; `stage` is the CRM's own word, which the agreement maps."""
+    """A deal as the CRM tells it at `occurred_at`; `stage` is the CRM's own word, which the agreement maps.
+
+    `crm`: that CRM, where `source` (the door it came through) does not say it. A deal is one by (`system`,
+    `opportunity_id`).
+    """
 
     type = "opportunity.changed"
     topic = "baton.crm.v1"
@@ -116,6 +124,12 @@ class OpportunityChanged(LeadEvent, frozen=True, kw_only=True):
     product: str | None = None
     motion: str | None = None
     reason: str | None = None
+    crm: str | None = None
+
+    @property
+    def system(self) -> str:
+        """Whose words `stage` and `opportunity_id` are."""
+        return self.crm or self.source
 
 
 # baton.scores.v1, baton.leads.v1
@@ -389,19 +403,24 @@ class NurtureSuspended(NurtureEvent, frozen=True, kw_only=True):
 
 
 class NurtureRequested(NurtureEvent, frozen=True, kw_only=True):
-    """Back to nurture, on this track, for this reason; not before `wake_at`, where there is one."""
+    """Back to nurture, on this track, for this reason; not before `wake_at`, where there is one.
+
+    `is_locked`: another handoff of the lead is open, so marketing's automation leaves it alone until that ends.
+    """
 
     type = "nurture.requested"
     track: str
     reason: str
     reason_class: str
     wake_at: Instant | None = None
+    is_locked: bool = False
 
 
 class NurtureResumed(NurtureEvent, frozen=True, kw_only=True):
-    """The lock is lifted without a new track."""
+    """This handoff asks for no track; the lock is lifted unless `is_locked` (see `NurtureRequested`)."""
 
     type = "nurture.resumed"
+    is_locked: bool = False
 
 
 # baton.agreements.v1

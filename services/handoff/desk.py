@@ -166,12 +166,12 @@ def apply_touch(desk: Desk, touch: Touch) -> None:
 
 def tell_deal(desk: Desk, event: OpportunityChanged) -> None:
     """What the CRM says of a deal, unless it said something later already."""
-    key = (event.source, event.opportunity_id)
+    key = (event.system, event.opportunity_id)
     known = desk.deals.get(key)
     if known is not None and (event.occurred_at, event.received_at) <= (known.occurred_at, known.received_at):
         return
     deal = Deal(
-        source=event.source,
+        source=event.system,
         opportunity_id=event.opportunity_id,
         lead_id=desk.roots[event.lead_id],
         came_in_under=event.lead_id,

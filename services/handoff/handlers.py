@@ -63,7 +63,7 @@ async def route_leads(records: Records, *, session: Session, now: datetime) -> N
 
 async def record_sales(records: Records, *, session: Session, now: datetime) -> None:
     """Store what sales did, for leads known or not yet, and move the handoffs it concerns."""
-    deals = {(event.source, event.opportunity_id) for event in _of(records, OpportunityChanged)}
+    deals = {(event.system, event.opportunity_id) for event in _of(records, OpportunityChanged)}
     places = await touches.places(session, deals)
     mentioned = _told(records, {lead_id for place in places.values() for lead_id in place.leads})
     locked = await leads.lock(session, mentioned)

@@ -105,6 +105,7 @@ def _touch(entry: Entry, lead_id: str, touch: Touch, moment: Moment) -> Event:
         source_id=entry.item.source_id,
         occurred_at=entry.item.when.occurred(moment.received_at)[0],
         received_at=moment.received_at,
+        crm=touch.crm,
     )
 
 
@@ -125,4 +126,5 @@ def _opportunity(entry: Entry, lead_id: str, deal: Opportunity, moment: Moment) 
         source_id=entry.item.source_id,
         occurred_at=entry.item.when.occurred(moment.received_at)[0],
         received_at=moment.received_at,
+        crm=deal.crm,
     )

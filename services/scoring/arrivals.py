@@ -29,16 +29,17 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """Something sales did for the lead."""
+    """Something sales did for the lead; `crm`: in which CRM, if that is known."""
 
     kind: str
     by: str
     outcome: str | None = None
+    crm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Opportunity:
-    """The state of a deal."""
+    """The state of a deal; `crm`: the CRM whose it is, if that is known."""
 
     opportunity_id: str
     stage: str
@@ -49,6 +50,7 @@ class Opportunity:
     product: str | None = None
     motion: str | None = None
     reason: str | None = None
+    crm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

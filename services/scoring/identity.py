@@ -55,12 +55,17 @@ class Identity(NamedTuple):
         return self.kind == USER_ID or self.kind.startswith("crm:")
 
 
-def crm_kind(namespace: str) -> str:
-    """The kind of a CRM's ids. Raises `IdentityRefused`."""
-    name = namespace.strip().lower()
+def namespace(name: str) -> str:
+    """What a CRM is called here. Raises `IdentityRefused`."""
+    name = name.strip().lower()
     if not NAMESPACE.fullmatch(name):
         raise IdentityRefused("a CRM's namespace is 1 to 40 of a-z, 0-9, _ . - and starts with a letter or digit")
-    return f"crm:{name}"
+    return name
+
+
+def crm_kind(name: str) -> str:
+    """The kind of a CRM's ids. Raises `IdentityRefused`."""
+    return f"crm:{namespace(name)}"
 
 
 def identity(kind: str, value: object) -> Identity:

@@ -18,6 +18,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from services.scoring.arrivals import Activity, Arrival, Opportunity, Touch, Unusable, content_id, encoded, source_id
+from services.scoring.identity import namespace
 from services.scoring.sources.claims import Given, claim, with_mailbox
 from services.scoring.sources.facts import MAX_TEXT, Excess, properties, traits
 from services.scoring.sources.reading import clean, snake, when
@@ -62,6 +63,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str | None = None
     product: str | None = None
     motion: str | None = None
+    crm: str | None = None
 
 
 def arrivals(body: Any) -> list[Arrival | Unusable]:
@@ -110,7 +112,7 @@ def _what(item: Item) -> Activity | Touch | Opportunity:
             return Activity(_needed(snake(item.kind), "kind"))
         case "touch":
             by = _needed(_short(item.by), "by")
-            return Touch(_needed(snake(item.kind), "kind"), by, _short(item.outcome) or None)
+            return Touch(_needed(snake(item.kind), "kind"), by, _short(item.outcome) or None, _crm(item))
         case "opportunity":
             return _opportunity(item)
     assert_never(item.type)
@@ -127,7 +129,14 @@ def _opportunity(item: Item) -> Opportunity:
         product=_short(item.product) or None,
         motion=_short(item.motion) or None,
         reason=_short(item.reason) or None,
+        crm=_crm(item),
     )
+
+
+def _crm(item: Item) -> str | None:
+    """The CRM that an item speaks of: the one it names, else that of the person's one CRM id."""
+    named = item.crm or (next(iter(item.identities.crm)) if len(item.identities.crm) == 1 else None)
+    return namespace(named) if named else None
 
 
 def _needed(value: str, field: str) -> str:
