@@ -14,8 +14,8 @@ from services.handoff.clock import Clock, elapsed_seconds
 from services.handoff.lifecycle import Action, State
 from services.handoff.notices import why_not
 from services.handoff.recycle import ended_by
-from services.handoff.store import handoffs, leads, owners, touches
-from services.handoff.store.handoffs import Unrouted
+from services.handoff.store import handoffs, leads, lists, owners, touches
+from services.handoff.store.lists import Unrouted
 from services.handoff.terms import Terms
 from services.handoff.transitions import terms_for
 from shared.agreement_copies import in_force
@@ -64,7 +64,7 @@ async def page(session: Session, *, before: tuple[datetime, str], size: int, fil
     """One page of handoffs, from the newest. Filters: state, owner, lead; an absorbed lead means its survivor."""
     if lead := filters.get("lead"):
         filters = {**filters, "lead": await leads.root_of(session, lead)}
-    found = await handoffs.page(session, before=before, size=size + 1, filters=filters)
+    found = await lists.page(session, before=before, size=size + 1, filters=filters)
     last = found[size - 1] if len(found) > size else None
     return {
         "items": await _summaries(session, found[:size]),
@@ -120,7 +120,7 @@ async def reps(session: Session) -> Json:
 
 async def _summaries(session: Session, found: Sequence[Handoff]) -> list[Json]:
     waiting = [handoff.handoff_id for handoff in found if handoff.state is State.UNROUTED]
-    unrouted = await handoffs.unrouted(session, waiting)
+    unrouted = await lists.unrouted(session, waiting)
     return [_summary(handoff, unrouted.get(handoff.handoff_id)) for handoff in found]
 
 

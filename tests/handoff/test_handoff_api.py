@@ -14,7 +14,6 @@ from fastapi import FastAPI
 from services.handoff.api import routes
 from services.handoff.case import Handoff
 from services.handoff.route import UNROUTED_FOR_AT_MOST
-from services.handoff.watch import RING, carry_out
 from shared.db import Database
 from shared.events import LeadMerged
 from shared.security import Keyring, new_key
@@ -271,22 +270,6 @@ async def test_what_nobody_has_is_listed_with_why_of_each_candidate_and_since_wh
     assert datetime.fromisoformat(older["unrouted"]["last_resort_at"]) == since + UNROUTED_FOR_AT_MOST
     assert older["unrouted"]["candidates"] == {"gone": "is not active"}
     assert (await client.get(f"/v1/handoffs/{older['id']}")).json()["unrouted"] == older["unrouted"]
-
-
-async def test_what_somebody_has_is_not_unrouted(client: httpx.AsyncClient, handoff: Handoff) -> None:
-    (item,) = (await client.get("/v1/handoffs")).json()["items"]
-    assert item["unrouted"] is None
-
-
-async def test_after_a_breach_it_is_unrouted_since_then_and_nobody_was_refused_yet(
-    database: Database, client: httpx.AsyncClient
-) -> None:
-    await publish(database, ALWAYS_OPEN)
-    await handed_over(database, since=timedelta(minutes=11))
-    await carry_out(database, RING)
-    (item,) = (await client.get("/v1/handoffs", params={"state": "unrouted"})).json()["items"]
-    shown = (await client.get(f"/v1/handoffs/{item['id']}")).json()
-    assert item["unrouted"] == {"since": shown["history"][-1]["at"], "last_resort_at": None, "candidates": {}}
 
 
 async def test_an_absorbed_lead_is_asked_for_by_either_name(

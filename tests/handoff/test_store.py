@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.handoff.store.handoffs import PAGES
+from services.handoff.store.lists import PAGES
 from services.handoff.store.owners import OPEN_COUNTS
 from shared.db import Database, Session
 from shared.sql import Statement, sql

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from sqlalchemy.engine import Row
 
@@ -19,13 +18,6 @@ from shared.db import Session
 from shared.sql import sql
 
 Alarm = Literal["wake_at", "route_at"]  # when a clock worker, or the router, looks at it next
-
-
-class Unrouted(NamedTuple):
-    """Since when nobody has a handoff, and the decision (JSON) that found nobody; None: not decided yet."""
-
-    since: datetime
-    decision: str | None
 
 
 COLUMNS: dict[str, ColumnType] = {
@@ -131,27 +123,13 @@ ANSWERED = sql(
     """,
     wanted="text",
 )
-UNROUTED = sql(
+OTHER_OPEN = sql(
     """
-    SELECT handoff_id, to_state, happened_at, decision FROM handoff_history
-    WHERE handoff_id IN (SELECT wanted FROM {rows}) ORDER BY handoff_id, version
-    """,
-    wanted="text",
+    SELECT handoff_id FROM handoffs
+    WHERE lead_id = :lead_id AND ended_at IS NULL AND handoff_id <> :handoff_id LIMIT 1
+    """
 )
 HISTORY = sql(f"SELECT {LINE_NAMES} FROM handoff_history WHERE handoff_id = :handoff_id ORDER BY version")
-FILTERS = {"state": "state = :state", "owner": "owner = :owner", "lead": "lead_id = :lead"}
-# One statement for each choice of filters: a filter that may be off keeps the others from their index.
-PAGES = {
-    frozenset(chosen): sql(
-        f"""
-        SELECT {NAMES} FROM handoffs
-        WHERE {" AND ".join(["(opened_at, handoff_id) < (:before_at, :before_id)", *map(FILTERS.__getitem__, chosen)])}
-        ORDER BY opened_at DESC, handoff_id DESC LIMIT :size
-        """
-    )
-    for count in range(len(FILTERS) + 1)
-    for chosen in combinations(FILTERS, count)
-}
 READ = sql(
     f"SELECT {NAMES} FROM handoffs WHERE handoff_id IN (SELECT wanted FROM {{rows}}) ORDER BY handoff_id", wanted="text"
 )
@@ -168,7 +146,7 @@ FORGET_NOTES = sql(
 async def lock(session: Session, handoff_ids: Collection[str]) -> list[Handoff]:
     """These handoffs with their clocks, under lock, by id."""
     rows = await session.execute(LOCK, rows=[(wanted,) for wanted in sorted(handoff_ids)])
-    return await _with_clocks(session, rows)
+    return await with_clocks(session, rows)
 
 
 async def lock_of_leads(session: Session, lead_ids: Collection[str]) -> list[Handoff]:
@@ -176,7 +154,7 @@ async def lock_of_leads(session: Session, lead_ids: Collection[str]) -> list[Han
     if not lead_ids:
         return []
     rows = await session.execute(LOCK_OF_LEADS, rows=[(wanted,) for wanted in sorted(lead_ids)])
-    return await _with_clocks(session, rows)
+    return await with_clocks(session, rows)
 
 
 async def lead_of(session: Session, handoff_id: str) -> str | None:
@@ -202,23 +180,13 @@ async def put_off(session: Session, handoff_id: str, alarm: Alarm, until: dateti
 
 async def read(session: Session, handoff_ids: Collection[str]) -> list[Handoff]:
     """These handoffs with their clocks, not locked, by id."""
-    return await _with_clocks(session, await session.execute(READ, rows=[(wanted,) for wanted in handoff_ids]))
+    return await with_clocks(session, await session.execute(READ, rows=[(wanted,) for wanted in handoff_ids]))
 
 
 async def find(session: Session, handoff_id: str) -> Handoff | None:
     """A handoff with its clocks, not locked."""
-    found = await _with_clocks(session, await session.execute(FIND, handoff_id=handoff_id))
+    found = await with_clocks(session, await session.execute(FIND, handoff_id=handoff_id))
     return found[0] if found else None
-
-
-async def page(
-    session: Session, *, before: tuple[datetime, str], size: int, filters: Mapping[str, str]
-) -> list[Handoff]:
-    """The next handoffs with their clocks, from the newest. `filters`: see `FILTERS`."""
-    before_at, before_id = before
-    statement = PAGES[frozenset(filters)]
-    rows = await session.execute(statement, None, before_at=before_at, before_id=before_id, size=size, **filters)
-    return await _with_clocks(session, rows)
 
 
 async def history(session: Session, handoff_id: str) -> list[Line]:
@@ -234,16 +202,10 @@ async def decisions(session: Session, handoff_ids: Collection[str]) -> dict[str,
     return {row.handoff_id: row.decision for row in rows}
 
 
-async def unrouted(session: Session, handoff_ids: Collection[str]) -> dict[str, Unrouted]:
-    """Of these handoffs, which nobody has: since when, and why each candidate cannot have it, as last decided."""
-    found: dict[str, Unrouted] = {}
-    for row in await session.execute(UNROUTED, rows=[(wanted,) for wanted in handoff_ids]) if handoff_ids else ():
-        if row.to_state != State.UNROUTED:
-            found.pop(row.handoff_id, None)
-            continue
-        before = found.get(row.handoff_id, Unrouted(row.happened_at, None))
-        found[row.handoff_id] = Unrouted(before.since, row.decision or before.decision)
-    return found
+async def has_other_open(session: Session, handoff: Handoff) -> bool:
+    """Whether another handoff of its lead, which is locked, is open."""
+    row = await session.first(OTHER_OPEN, lead_id=handoff.lead_id, handoff_id=handoff.handoff_id)
+    return row is not None
 
 
 async def refused(session: Session, handoff_ids: Collection[str]) -> set[str]:
@@ -266,7 +228,8 @@ async def forget_notes(session: Session, lead_ids: Collection[str]) -> None:
     await session.execute(FORGET_NOTES, rows=[(wanted,) for wanted in lead_ids])
 
 
-async def _with_clocks(session: Session, rows: Iterable[Row[Any]]) -> list[Handoff]:
+async def with_clocks(session: Session, rows: Iterable[Row[Any]]) -> list[Handoff]:
+    """The handoffs of these rows (`NAMES`), with their clocks."""
     handoffs = [_handoff(row) for row in rows]
     if not handoffs:
         return []
