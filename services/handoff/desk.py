@@ -13,6 +13,7 @@ from datetime import datetime
 from services.handoff.case import Case, Change, Deal, Handoff, Touch
 from services.handoff.change import all_touched, changed, deal_moved
 from services.handoff.lifecycle import TABLE, Action, State, advance
+from services.handoff.notices import still_locked
 from services.handoff.route import Member, Share, routed
 from services.handoff.terms import Terms, facts_of, terms_of
 from shared.agreement import Agreement
@@ -57,7 +58,8 @@ class Desk:
         events: list[Event] = []
         for handoff_id in sorted(self.fresh):
             case = self.cases[handoff_id]
-            events += case.events
+            others = (other for other in self.of_lead(case.handoff.lead_id) if other is not case)
+            events += still_locked(case.events) if any(others) else case.events
             self.cases[handoff_id] = replace(case, events=())
         self.fresh.clear()
         return events

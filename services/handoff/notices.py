@@ -99,7 +99,10 @@ class _Addressed(TypedDict):
 
 
 def of_nurture(before: Handoff, after: Handoff, action: Action, follows: Consequence | None) -> tuple[Event, ...]:
-    """The nurture lock: from the MQL to the end of the handoff. One that is merged away leaves it to the other's."""
+    """The nurture lock: from the MQL to the end of the handoff. One that is merged away leaves it to the other's.
+
+    Whether another one of its lead is open, whoever holds the lead's lock knows: see `still_locked`.
+    """
     to = _Addressed(
         handoff_id=after.handoff_id,
         mql_id=after.mql_id,
@@ -123,6 +126,14 @@ def of_nurture(before: Handoff, after: Handoff, action: Action, follows: Consequ
             reason_class=follows.reason_class,
             wake_at=wake_at,
         ),
+    )
+
+
+def still_locked(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The events of a handoff while another one of its lead is open: its end does not lift the nurture lock."""
+    return tuple(
+        structs.replace(event, is_locked=True) if isinstance(event, NurtureRequested | NurtureResumed) else event
+        for event in events
     )
 
 

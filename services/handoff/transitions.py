@@ -7,10 +7,12 @@ watch work on many handoffs at once with the same steps.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from services.handoff.case import Case, Change, Handoff, Touch
 from services.handoff.change import changed, touched
+from services.handoff.notices import still_locked
 from services.handoff.store import handoffs, leads, touches
 from services.handoff.store.leads import Mention, RootChanged
 from services.handoff.terms import Terms, terms_of
@@ -49,6 +51,8 @@ async def transition(session: Session, handoff: Handoff, change: Change, *, now:
     leaves it `unrouted`; the router follows within moments.
     """
     case = changed(Case(handoff), change, await terms_for(session, handoff), now)
+    if case.handoff.ended_at and await handoffs.has_other_open(session, handoff):
+        case = replace(case, events=still_locked(case.events))
     await save(session, [case])
     return case.handoff
 

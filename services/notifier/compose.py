@@ -24,6 +24,7 @@ from shared.events import (
     MqlQualified,
     NurtureEvent,
     NurtureRequested,
+    NurtureResumed,
     SlaBreached,
     SlaEvent,
     SlaWarned,
@@ -142,6 +143,8 @@ def _to_automation(event: NurtureEvent, known: Known, desk: Desk, limit: timedel
         "version": event.version,
         "identities": _identities(known.mql),
     }
+    if isinstance(event, NurtureRequested | NurtureResumed):
+        data["is_locked"] = event.is_locked
     if isinstance(event, NurtureRequested):
         wake_at = event.wake_at.isoformat() if event.wake_at else None
         data |= {"track": event.track, "reason": event.reason, "reason_class": event.reason_class, "wake_at": wake_at}

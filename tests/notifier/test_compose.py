@@ -173,6 +173,7 @@ def test_the_webhook_is_thin_and_says_what_the_tool_needs() -> None:
             "lead_id": "lead_0199",
             "version": 4,
             "identities": {"email": CONTACT["email"], "crm.hubspot": "123"},
+            "is_locked": False,
             "track": "budget-track",
             "reason": "no_budget",
             "reason_class": "timing",
