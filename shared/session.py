@@ -15,6 +15,7 @@ from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.engines import Limits
+from shared.heartbeat import beat
 from shared.sql import Dialect, Rows, Statement, from_sqlite, sql
 from shared.trouble import DatabaseUnavailable, TransactionLost
 
@@ -41,6 +42,7 @@ class Session:
         """Run one statement; its result rows, if it returns any. Raises `DatabaseError`; data errors pass unchanged."""
         clause, bound = statement.bind(self.dialect, rows, parameters)
         await self._assert_open()
+        beat()
         try:
             async with deadline(self._limits.answer_seconds, "a statement"):
                 result = await self._connection.execute(clause, bound)

@@ -34,7 +34,7 @@ from shared.lanes import Bundle, Lane, Slice
 from shared.outbox import Death, emit_dead_letter
 from shared.outcomes import Reject, RetryLater
 from shared.positions import move, resolve, set_dead_in_row
-from shared.telemetry import metrics
+from shared.telemetry import metrics, reason_of
 
 log = structlog.get_logger()
 
@@ -110,13 +110,13 @@ class Settler:
             except Exception as error:
                 failures += 1
                 metrics.batches_retried.labels(self._service).inc()
-                log.warning("consume.failed", service=self._service, records=len(bundle), cause=_reason(error))
+                log.warning("consume.failed", service=self._service, records=len(bundle), cause=reason_of(error))
                 if failures < self._settings.attempts:
                     await asyncio.sleep(self._settings.back_off(failures))
                 elif len(bundle) > 1:
                     return await self._settle_parts(bundle, dead)
                 else:
-                    self._bury(bundle.first, Death("handler-failed", _reason(error), failures), dead)
+                    self._bury(bundle.first, Death("handler-failed", reason_of(error), failures), dead)
 
     async def _settle_parts(self, bundle: Bundle, dead: Deaths) -> None:
         for part in bundle.split():
@@ -243,12 +243,3 @@ def _observe(service: str, part: Slice, deaths: Deaths) -> None:
         code = deaths[record].code
         metrics.records_dead.labels(service, topic, code).inc()
         log.error("consume.dead_letter", service=service, code=code, topic=topic, partition=partition, at=record.offset)
-
-
-def _reason(error: BaseException) -> str:
-    """The kind of error and where it arose: its text may hold a lead's data."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else ""
-    return f"{type(error).__name__}{where}"

@@ -172,7 +172,10 @@ async def test_a_record_that_no_handler_can_apply_is_dead_lettered_and_the_parti
     assert headers["ce_id"] == "lead_2-0007"
     assert headers["x-original-topic"] == TOPIC
     assert headers["baton-reason-code"] == "handler-failed"
-    assert headers["kafka_dlt-exception-message"].startswith("ValueError at test_consume.py:")
+    said = headers["kafka_dlt-exception-message"]
+    assert said.startswith("ValueError at ")
+    assert "test_consume.py:" in said
+    assert "@" not in said
 
 
 async def test_a_rejected_record_is_dead_lettered_with_the_handlers_reason(ground: Ground) -> None:
