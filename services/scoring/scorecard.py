@@ -24,7 +24,7 @@ from shared.agreement.scorecards import Rule as AgreedRule
 from shared.events import Scalar
 
 ONE_BITS, STEP_BITS = 32, 128
-ONE = 2**ONE_BITS  # a decay factor of 1
+ONE = 1 << ONE_BITS  # a decay factor of 1
 HALF = 2 ** (STEP_BITS - ONE_BITS - 1)  # half of the last digit
 PRECISION = Context(prec=50)
 EPOCH_DAY = date(1970, 1, 1).toordinal()
