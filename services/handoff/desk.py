@@ -58,8 +58,8 @@ class Desk:
         events: list[Event] = []
         for handoff_id in sorted(self.fresh):
             case = self.cases[handoff_id]
-            others = (other for other in self.of_lead(case.handoff.lead_id) if other is not case)
-            events += still_locked(case.events) if any(others) else case.events
+            is_locked = not case.handoff.is_open and any(self.of_lead(case.handoff.lead_id))
+            events += still_locked(case.events) if is_locked else case.events
             self.cases[handoff_id] = replace(case, events=())
         self.fresh.clear()
         return events
