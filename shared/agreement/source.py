@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from shared.agreement.flaws import Flaw, Step, shown
+from shared.given import is_clean
 
 MAX_DEPTH = 30  # the grammar needs 12
 Scalar = str | int | float | bool | None
@@ -131,6 +132,8 @@ def _node(reader: _Reader, event: yaml.Event, depth: int) -> Node:
     elif isinstance(event, yaml.MappingStartEvent):
         node.entries = _entries(reader, depth + 1)
     elif isinstance(event, yaml.ScalarEvent):
+        if not is_clean(event.value):
+            reader.refuse(event, "NUL or half of a surrogate pair, which no text may hold")
         node.scalar = _scalar(reader, event)
     return node
 

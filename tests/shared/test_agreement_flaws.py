@@ -41,6 +41,7 @@ WRONG = {
     "NaN points": ("points: 30}", "points: .nan}", "finite"),
     "infinite points": ("points: 30}", "points: -.inf}", "finite"),
     "points beyond floats": ("points: 30}", "points: 1.0e999}", "finite"),
+    "an escape that no database can keep": ("name: Ana Diaz", r'name: "Ana \0 Diaz"', "NUL"),
     "a tab": ("lookback: P365D", "\tlookback: P365D", "not YAML"),
     # keys and values
     "a misspelt key": ("review_every: P3M\n", "review_evry: P3M\n", "did you mean 'review_every'"),
