@@ -1,11 +1,10 @@
-"""How fast the scorer is, as a part of the fastest honest program that dedupes the same records and keeps a sum.
+"""How fast the scorer is, as a part of what the fastest honest programs reach (floors.py).
 
     python -m tests.bench.scorer [--activities 300000] [--leads 100000] [--rounds 3] [--lanes 4]
 
-Both read the same records (bytes, as they come from Kafka) from memory, 1000 a transaction, a task per lane, on a
-PostgreSQL of their own with fsync. The floor decodes, inserts the ids it does not know, adds up in one upsert, moves
-the position, and does nothing else: it is psycopg alone, without our spine. Floor and product alternate; only the ratio
-of a round says something, as the machine's speed changes from minute to minute.
+All read the same records (bytes, as they come from Kafka) from memory, 1000 a transaction, a task per lane, on a
+PostgreSQL of their own with fsync. Floors and product alternate; only the ratio of a round says something, as the
+machine's speed changes from minute to minute.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ import gc
 import random
 import statistics
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import psycopg
-from psycopg.types.array import ListBinaryDumper
 
 from services.scoring.handlers import HANDLERS
 from shared.agreement import sha256
@@ -35,10 +32,10 @@ from shared.lanes import Bundle, Lane
 from shared.positions import resolve
 from shared.settle import ConsumeSettings, Settler
 from shared.sql import sql
+from tests.bench.floors import BATCH, SCHEMA, Floor, bare, same_rows
 from tests.support import ROOT, dev_server, fresh_postgresql_database, migrated
 
 TOPIC = ActivityRecorded.topic
-BATCH = 1000
 REPEATED = 0.01
 START = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 SPAN = timedelta(days=1)  # of all activities of a run
@@ -61,19 +58,6 @@ KINDS: tuple[tuple[int, str, dict[str, Scalar], dict[str, Scalar]], ...] = (
     ),
     (1, "demo_requested", {}, {}),
 )
-
-SCHEMA = """
-CREATE SCHEMA floor;
-CREATE TABLE floor.seen (activity_id text PRIMARY KEY);
-CREATE TABLE floor.sums (lead_id text PRIMARY KEY, points bigint NOT NULL);
-CREATE TABLE floor.positions (lane bigint PRIMARY KEY, next_offset bigint NOT NULL);
-"""
-MOVE = "UPDATE floor.positions SET next_offset = %s WHERE lane = %s AND next_offset = %s"
-DEDUPE = "INSERT INTO floor.seen SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING activity_id"
-ADD = """
-INSERT INTO floor.sums SELECT * FROM unnest(%s::text[], %s::bigint[])
-ON CONFLICT (lead_id) DO UPDATE SET points = sums.points + excluded.points
-"""
 
 Lanes = Sequence[Sequence[Record]]
 Run = Callable[[Lanes], Awaitable[None]]
@@ -129,50 +113,6 @@ class Feed:
         )
         message = encode(event, event_id=event.activity_id, source="/baton/scoring", time=at, traceparent=TRACE)
         return message.key, message.value, message.headers
-
-
-class Floor:
-    """The two statements and the position, over psycopg. Its decoder is msgspec's, for the fields that it needs."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._positions: dict[int, int] = defaultdict(int)
-
-    async def __call__(self, lanes: Lanes) -> None:
-        await asyncio.gather(*(self._drain(lane, records) for lane, records in enumerate(lanes)))
-
-    async def _drain(self, lane: int, records: Sequence[Record]) -> None:
-        async with await psycopg.AsyncConnection.connect(self._address) as connection:
-            connection.adapters.register_dumper(list, ListBinaryDumper)
-            for start in range(0, len(records), BATCH):
-                await self._apply(connection, lane, records[start : start + BATCH])
-
-    async def _apply(self, connection: psycopg.AsyncConnection, lane: int, records: Sequence[Record]) -> None:
-        position = self._positions[lane]
-        moved = await connection.execute(MOVE, (position + len(records), lane, position))
-        assert moved.rowcount == 1
-        events = {event.activity_id: event for event in (_decode(record.value or b"") for record in records)}
-        inserted = await connection.execute(DEDUPE, (list(events),))
-        sums: dict[str, int] = defaultdict(int)
-        for (activity_id,) in await inserted.fetchall():
-            event = events[activity_id]
-            sums[event.lead_id] += POINTS.get(event.kind, 0)
-        ordered = sorted(sums.items())
-        await connection.execute(ADD, ([lead for lead, _ in ordered], [points for _, points in ordered]))
-        await connection.commit()
-        self._positions[lane] = position + len(records)
-
-
-class Needed(msgspec.Struct):
-    """What the floor reads of an activity."""
-
-    lead_id: str
-    activity_id: str
-    kind: str
-
-
-POINTS = {"page_viewed": 5, "email_clicked": 5, "webinar_attended": 25, "form_submitted": 20, "demo_requested": 40}
-_decode = msgspec.json.Decoder(Needed).decode
 
 
 class Product:
@@ -233,27 +173,24 @@ async def compare(address: str, options: Options) -> None:
     database = migrated(address, "scoring")
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute(SCHEMA)
-        for lane in range(options.lanes):
-            connection.execute("INSERT INTO floor.positions VALUES (%s, 0)", (lane,))
-    floor, product, feed = Floor(address), Product(database), Feed(options)
+    product, feed = Product(database), Feed(options)
+    floors = [Floor(address, apply) for apply in (bare, same_rows)] if options.only == "both" else []
     await product.start(options.lanes)
-    ratios = []
-    print(f"{options.activities} activities of {options.leads} leads, {options.lanes} lanes of {BATCH}")
+    ratios: list[list[float]] = []
+    print(f"{options.activities} activities of {options.leads} leads, {options.lanes} lanes of {BATCH}; a second:")
     for number in range(options.rounds):
         lanes = feed.take(options.activities // options.rounds)
         gc.collect()
         gc.freeze()  # a consumer does not hold a million records: collecting among them would be the feed's cost
-        floored = await _rate(floor, lanes) if options.only != "product" else 0.0
+        floored = [await _rate(floor, lanes) for floor in floors]
         cpu = time.process_time()
-        reached = await _rate(product, lanes) if options.only != "floor" else 0.0
+        reached = await _rate(product, lanes)
         cpu = (time.process_time() - cpu) / sum(map(len, lanes)) * 1_000_000
-        ratios.append(reached / floored if floored else 0.0)
-        print(
-            f"round {number + 1}: floor {floored:7.0f}/s, scorer {reached:6.0f}/s, ratio {ratios[-1]:.2f}, "
-            f"scorer's process {cpu:.0f} CPU s per million"
-        )
-    told = await database.read(_told)
-    print(f"ratio {statistics.median(ratios):.2f} (median); events told: {told}")
+        ratios.append([reached / rate for rate in floored])
+        figures = [f"floor {rate:.0f} (ratio {reached / rate:.2f})" for rate in floored]
+        print(f"round {number + 1}: scorer {reached:.0f}", *figures, f"scorer's CPU s per million {cpu:.0f}", sep=", ")
+    medians = [f"{statistics.median(column):.2f}" for column in zip(*ratios, strict=True)]
+    print(f"median ratios to bare, same_rows: {', '.join(medians) or 'none'}; told: {await database.read(_told)}")
     await database.close()
 
 
@@ -268,7 +205,7 @@ def main() -> None:
     parser.add_argument("--leads", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lanes", type=int, default=4)
-    parser.add_argument("--only", choices=["both", "floor", "product"], default="both")
+    parser.add_argument("--only", choices=["both", "product"], default="both")
     options = Options(**vars(parser.parse_args()))
     with dev_server("postgres") as server, fresh_postgresql_database(server) as address:
         asyncio.run(compare(address, options))
