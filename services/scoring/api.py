@@ -176,7 +176,9 @@ async def _explanation(session: Session, *, lead_id: str) -> Explanation:
 async def _found(session: Session, lead_id: str) -> Row[Any]:
     row = await reading.lead(session, lead_id)
     if row is None:
-        raise Problem(404, "/problems/lead-unknown", "No such lead", "ids begin with lead_ or anon_")
+        is_an_id = lead_id.startswith(("lead_", "anon_"))
+        text = "no lead has this id or had it" if is_an_id else "ids begin with lead_ or anon_"
+        raise Problem(404, "/problems/lead-unknown", "Unknown lead", text)
     return row
 
 

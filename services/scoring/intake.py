@@ -170,7 +170,7 @@ def _sender_of(keys: Mapping[str, SecretStr], key: str) -> str | None:
 
 def _unknown_write_key() -> Problem:
     metrics.keys_refused.labels("write_key").inc()
-    text = "send the write key as the user name of Basic auth"
+    text = "send the write key as the user name of Basic auth, without a password, or as `writeKey` in the body"
     return Problem(
         401, "/problems/key-wrong", "Write key not accepted", text, {"WWW-Authenticate": 'Basic realm="baton"'}
     )
@@ -181,7 +181,8 @@ def _is_signed(request: Request, body: bytes, public_url: str, secret: SecretStr
     timestamps = request.headers.getlist("x-hubspot-request-timestamp")
     is_complete = len(signatures) == 1 and len(timestamps) == 1
     signature, timestamp = (signatures[0], timestamps[0]) if is_complete else ("", "")
-    signed = request.method.encode() + public_url.rstrip("/").encode() + _target(request) + body
+    url = public_url.rstrip("/").encode() + _target(request)
+    signed = request.method.encode() + hubspot.signed_url(url) + body
     plain = secret.get_secret_value() if secret is not None else None
     return hubspot.is_signed(plain, signature, timestamp, signed, now=clock())
 

@@ -196,7 +196,20 @@ async def test_a_request_that_is_not_hubspots_is_refused_and_leaves_nothing(
     assert not await rows(database, "SELECT 1 AS x FROM deliveries")
 
 
-async def test_the_query_is_signed_as_it_came(intake: Intake) -> None:
-    body = json.dumps([event()]).encode()
-    path = PATH + "?portal=a%2Fb&x=%C3%A9"
-    assert (await intake.client.post(path, content=body, headers=signed(body, path))).status_code == 200
+@pytest.mark.parametrize(
+    ("query", "as_signed"),
+    [
+        ("?a=b%3Ac", "?a=b:c"),
+        ("?portal=a%2Fb&x=%C3%A9", "?portal=a/b&x=%C3%A9"),
+        ("?x=%3f%40%21%24%27%28%29%2A%2C%3B", "?x=?@!$'()*,;"),
+        ("?x=%253A%20%26", "?x=%253A%20%26"),
+    ],
+)
+async def test_of_the_query_hubspot_signs_twelve_escapes_decoded_and_the_rest_as_it_came(
+    intake: Intake, query: str, as_signed: str
+) -> None:
+    body = b'[{"url": "b%3Ac"}]'
+    right, wrong = signed(body, PATH + as_signed), signed(body, PATH + query)
+    assert (await intake.client.post(PATH + query, content=body, headers=right)).status_code == 200
+    answered = (await intake.client.post(PATH + query, content=body, headers=wrong)).status_code
+    assert answered == (200 if right == wrong else 401)
