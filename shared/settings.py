@@ -13,18 +13,23 @@ an error, also in the environment: a misspelt variable must not run a deployment
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from shared.nearest import did_you_mean
 
 PREFIX = "BATON_"
 SECRETS_FILE = "secrets.json"
+DATABASE_URL_SHAPE = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+SECRETS_SHAPE = """expected JSON on one line, a secret by the name of its source: {"web": "..."}"""
 NOT_SETTINGS = frozenset({"BATON_TEST_REQUIRE", "BATON_OUTSIDE_DATA", "BATON_FAILPOINT", "BATON_CACHE"})
 
 Profile = Literal["embedded", "cluster"]
@@ -35,15 +40,20 @@ class SettingsInvalid(ValueError):
     """A setting is missing, unknown or malformed; one line for each, without any secret."""
 
 
+def _profile_of(given: Mapping[str, Any]) -> Profile:
+    """Who gives addresses means them: data must not go into files here while a database waits for it."""
+    return "cluster" if given.get("database_url") or given.get("kafka_bootstrap") else "embedded"
+
+
 class Settings(BaseSettings):
     """The settings every process knows. Immutable; secrets are masked wherever it is shown."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    profile: Profile = "embedded"
-    data_directory: Path = Path("data")
     database_url: SecretStr | None = None
     kafka_bootstrap: str = ""
+    profile: Profile = Field(default_factory=_profile_of)
+    data_directory: Path = Path("data")
     topic_prefix: str = ""
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
@@ -65,12 +75,31 @@ class Settings(BaseSettings):
     def _without_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return value
+        try:
+            kind = make_url(value.get_secret_value()).get_backend_name()
+        except (ArgumentError, ValueError):  # neither is shown: both may quote the password
+            raise ValueError(f"expected {DATABASE_URL_SHAPE}") from None
+        if kind not in ("postgresql", "postgres"):
+            raise ValueError(f"expected {DATABASE_URL_SHAPE}; {kind} is not supported")
+        return value
+
     @model_validator(mode="after")
-    def _cluster_is_addressed(self) -> Settings:
+    def _profile_and_addresses_agree(self) -> Settings:
         addresses = {"database_url": self.database_url, "kafka_bootstrap": self.kafka_bootstrap}
-        missing = [f"{PREFIX}{name.upper()}" for name, value in addresses.items() if not value]
+        missing = [_variable(name) for name, value in addresses.items() if not value]
+        given = [_variable(name) for name, value in addresses.items() if value]
         if self.profile == "cluster" and missing:
             raise ValueError(f"profile cluster needs {' and '.join(missing)}")
+        if self.profile == "embedded" and given:
+            raise ValueError(
+                f"profile embedded keeps everything in files and would ignore {' and '.join(given)}: "
+                "unset that, or run with --profile cluster"
+            )
         return self
 
     def database_url_for(self, service: str) -> str:
@@ -110,7 +139,10 @@ class _GeneratedSecrets(PydanticBaseSettingsSource):
         path = Path(self.current_state.get("data_directory", "data")) / SECRETS_FILE
         if not path.exists():
             return {}
-        kept = json.loads(path.read_text())
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError as error:
+            raise SettingsInvalid(f"{path} is no JSON ({error}); mend it, or remove it to have new secrets") from None
         return {name: value for name, value in kept.items() if name in self.settings_cls.model_fields}
 
 
@@ -120,14 +152,28 @@ def load(kind: type[S], given: Mapping[str, Any] | None = None) -> S:
         return kind(**(given or {}))
     except ValidationError as error:
         raise SettingsInvalid("\n".join(_lines(kind, error))) from None
+    except SettingsError as error:
+        raise SettingsInvalid(_not_json(kind, error)) from None
 
 
 def refuse_unknown_variables(environment: Iterable[str], kinds: Iterable[type[Settings]]) -> None:
     """Raise `SettingsInvalid` for every variable with our prefix that no class knows."""
-    known = {f"{PREFIX}{name}".upper() for kind in kinds for name in kind.model_fields} | NOT_SETTINGS
+    known = {_variable(name) for kind in kinds for name in kind.model_fields} | NOT_SETTINGS
     unknown = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
     if unknown:
         raise SettingsInvalid("\n".join(f"{name}: no such setting{did_you_mean(name, known)}" for name in unknown))
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _not_json(kind: type[Settings], error: SettingsError) -> str:
+    """The only variables that are read as JSON are those of secrets by source; what stands there is not shown."""
+    named = re.search(r'field "(\w+)"', str(error))
+    name = named[1] if named else ""
+    assert name in kind.model_fields, error
+    return f"{_variable(name)}: {SECRETS_SHAPE}"
 
 
 def _lines(kind: type[Settings], error: ValidationError) -> Iterable[str]:
@@ -138,10 +184,12 @@ def _lines(kind: type[Settings], error: ValidationError) -> Iterable[str]:
             continue  # follows from another flaw of the list
         if flaw["type"] == "extra_forbidden":
             yield f"{name}: no such setting{did_you_mean(name, kind.model_fields)}"
+        elif flaw["type"] in ("dict_type", "mapping_type"):
+            yield f"{_variable(name)}: {SECRETS_SHAPE}"
         elif not name or flaw["type"] == "missing" or _is_secret(kind, name):
-            yield f"{PREFIX}{name.upper()}: {message}" if name else message
+            yield f"{_variable(name)}: {message}" if name else message
         else:
-            yield f"{PREFIX}{name.upper()}={flaw['input']!r}: {message}"
+            yield f"{_variable(name)}={flaw['input']!r}: {message}"
 
 
 def _is_secret(kind: type[Settings], name: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -14,6 +16,13 @@ from shared.settings import Settings, SettingsInvalid, load, refuse_unknown_vari
 class RobotSettings(Settings):
     oil_secret: SecretStr
     oil_per_day: int = 3
+
+
+class SourceSettings(Settings):
+    wells: Mapping[str, SecretStr] = {}
+
+
+CLUSTER: dict[str, Any] = {"database_url": "postgresql://baton:black-gold@db/baton", "kafka_bootstrap": "kafka:9092"}
 
 
 def test_a_misspelt_variable_is_refused_with_the_name_that_was_meant() -> None:
@@ -54,6 +63,57 @@ def test_secrets_are_masked_in_the_repr() -> None:
 def test_the_cluster_profile_names_every_address_it_lacks() -> None:
     with pytest.raises(SettingsInvalid, match="needs BATON_DATABASE_URL and BATON_KAFKA_BOOTSTRAP"):
         load(Settings, {"profile": "cluster"})
+
+
+def test_who_gives_addresses_means_them() -> None:
+    assert load(Settings, CLUSTER).profile == "cluster"
+    assert load(Settings).profile == "embedded"
+    for name, other in (("database_url", "KAFKA_BOOTSTRAP"), ("kafka_bootstrap", "DATABASE_URL")):
+        with pytest.raises(SettingsInvalid, match=f"profile cluster needs BATON_{other}"):
+            load(Settings, {name: CLUSTER[name]})
+
+
+def test_addresses_that_the_profile_would_ignore_are_an_error() -> None:
+    with pytest.raises(SettingsInvalid, match="would ignore BATON_DATABASE_URL and BATON_KAFKA_BOOTSTRAP"):
+        load(Settings, {**CLUSTER, "profile": "embedded"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///black-gold",
+        "mysql://baton:black-gold@db/baton",
+        "postgresql//baton:black-gold@db/baton",
+        "postgresql://baton:black-gold@db:many/baton",
+        "black-gold",
+    ],
+)
+def test_a_database_that_is_no_postgresql_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(
+        SettingsInvalid, match="BATON_DATABASE_URL: expected postgresql://USER:PASSWORD@HOST"
+    ) as failure:
+        load(Settings, {**CLUSTER, "database_url": url})
+    assert "black-gold" not in str(failure.value)
+
+
+@pytest.mark.parametrize("value", ["black-gold", '"black-gold"', '["black-gold"]'])
+def test_what_is_no_json_is_answered_with_what_to_send(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("BATON_WELLS", value)
+    with pytest.raises(SettingsInvalid, match="BATON_WELLS: expected JSON on one line") as failure:
+        load(SourceSettings)
+    assert "black-gold" not in str(failure.value)
+
+
+def test_generated_secrets_that_are_no_json_are_named(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text("{")
+    with pytest.raises(SettingsInvalid, match=r"secrets\.json is no JSON"):
+        load(Settings, {"data_directory": tmp_path})
+
+
+def test_a_name_is_suggested_only_when_it_is_near() -> None:
+    with pytest.raises(SettingsInvalid) as failure:
+        refuse_unknown_variables(["BATON_NONSENSE"], [Settings])
+    assert str(failure.value) == "BATON_NONSENSE: no such setting"
 
 
 def test_the_embedded_profile_keeps_a_file_a_service(tmp_path: Path) -> None:
