@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -13,7 +14,18 @@ import pytest
 from shared.bus import Bus
 from shared.embedded import EmbeddedBus
 from shared.kafka import KafkaBus
+from shared.settings import NOT_SETTINGS, PREFIX
 from tests.support import KAFKA_LIMITS, Databases, Stack, delete_topics, dev_server, fresh_postgresql_database
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _settings_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees what the person who runs it has set or has in ./data."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [name for name in os.environ if name.startswith(PREFIX) and name not in NOT_SETTINGS]:
+            environment.delenv(name)
+        environment.setenv("BATON_DATA_DIRECTORY", str(tmp_path_factory.mktemp("no-data")))
+        yield
 
 
 @pytest.fixture(scope="session")
