@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,17 +37,26 @@ class DataInUse(Exception):
 
 
 @contextmanager
-def sole_server(directory: Path, url: str) -> Iterator[None]:
-    """Hold the data directory, making it if need be. Raises `DataInUse`."""
-    directory.mkdir(parents=True, exist_ok=True)
+def sole_server(directory: Path, url: str | None = None) -> Iterator[Callable[[str], None]]:
+    """Hold the data directory, making it if need be, for its owner alone. Raises `DataInUse`.
+
+    Yields what tells the others our address, for who learns it only now.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (directory / LOCK_FILE).open("a+") as file:
         if not any(_is_locked_now(file) for _ in range(ATTEMPTS)):
             raise DataInUse(directory, _holder(file))
+
+        def tell(url: str) -> None:
+            file.truncate(0)
+            file.write(json.dumps(asdict(Holder(os.getpid(), url))))
+            file.flush()
+
         file.truncate(0)
-        file.write(json.dumps(asdict(Holder(os.getpid(), url))))
-        file.flush()
+        if url is not None:
+            tell(url)
         try:
-            yield
+            yield tell
         finally:
             file.truncate(0)
 

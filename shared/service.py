@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -29,6 +29,11 @@ API = "api"
 SERVICES = "baton.services"
 SETTINGS = "baton.settings"
 CHECKS = "baton.checks"
+ROLES = {
+    "handoff": (API, "clock", "consume", "relay"),
+    "notifier": (API, "consume", "deliver", "relay"),
+    "scoring": (API, "consume", "refold", "relay"),
+}  # so that a wrong word is known before a service is built; a test holds it to the services
 
 Role = Callable[[asyncio.Event], Awaitable[None]]  # runs until the event is set, then drains and returns
 Build = Callable[[Bus, Settings], "Service"]
@@ -64,6 +69,13 @@ def settings_classes() -> list[type[Settings]]:
     return [Settings, *(point.load() for point in _found(SETTINGS).values())]
 
 
+def refuse_unknown_names(names: Sequence[str], roles: Sequence[str] | None) -> None:
+    """Raise `UnknownName` for a service that is not installed, or a role that none of these has."""
+    for name in names:
+        _entry(name)
+    _refuse_unknown_roles(roles, {role for name in names for role in ROLES[name]})
+
+
 def load_services(names: Iterable[str], bus: Bus, settings: Settings) -> list[Service]:
     """Build these services. Raises `UnknownName`, `SettingsInvalid`."""
     return [_with_migrations(_entry(name).load(), bus, settings) for name in names]
@@ -77,9 +89,7 @@ def migrations_of(name: str) -> Path:
 def choose_roles(services: Iterable[Service], wanted: Sequence[str] | None) -> frozenset[str]:
     """The roles to run, all without a choice. Raises `UnknownName` for one that none of the services has."""
     known = {API}.union(*(service.roles for service in services))
-    for role in wanted or ():
-        if role not in known:
-            raise UnknownName(f"unknown role {role!r}{did_you_mean(role, known)}; known: {', '.join(sorted(known))}")
+    _refuse_unknown_roles(wanted, known)
     return frozenset(wanted or known)
 
 
@@ -101,6 +111,12 @@ def open_bus(settings: Settings, *, read_only: bool = False) -> Bus:
     from shared.kafka import KafkaBus
 
     return KafkaBus(settings.kafka_bootstrap, prefix=settings.topic_prefix)
+
+
+def _refuse_unknown_roles(wanted: Sequence[str] | None, known: Collection[str]) -> None:
+    for role in wanted or ():
+        if role not in known:
+            raise UnknownName(f"unknown role {role!r}{did_you_mean(role, known)}; known: {', '.join(sorted(known))}")
 
 
 def _found(group: str) -> dict[str, EntryPoint]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from shared.agreement import Agreement, AgreementInvalid, parse
 from shared.agreement.examples import Tried
+from shared.agreement.flaws import Flaw
 from shared.agreement.source import locate, read
 from shared.cli.client import Client
 from shared.cli.options import Output, show_json
@@ -25,9 +26,7 @@ def check_file(file: Path, output: Output) -> int:
     content = file.read_bytes()
     examples: list[dict[str, Any]] = []
     try:
-        agreement = parse(content.decode())
-    except UnicodeDecodeError as error:
-        flaws = [{"line": 1, "column": 1, "path": "", "message": f"not UTF-8 at byte {error.start}"}]
+        agreement = _parsed(content)
     except AgreementInvalid as error:
         flaws = [flaw._asdict() for flaw in error.problems]
     else:
@@ -38,21 +37,39 @@ def check_file(file: Path, output: Output) -> int:
         show_json({"file": str(file), "sha256": sha256, "flaws": flaws, "examples": examples})
     else:
         for flaw in (*(_said(example) for example in examples if example["holds"]), *flaws):
-            print(f"{file}:{flaw['line']}:{flaw['column']}: {flaw['path']}: {flaw['message']}")
-        print(f"{len(flaws)} flaws" if flaws else f"{file}: an agreement, sha256 {sha256}")
+            path = f"{flaw['path']}: " if flaw["path"] else ""
+            print(f"{file}:{flaw['line']}:{flaw['column']}: {path}{flaw['message']}")
+        count = f"{len(flaws)} flaw{'s' if len(flaws) > 1 else ''}"
+        print(count if flaws else f"{file}: an agreement, sha256 {sha256}")
     return 1 if flaws else 0
 
 
 def sign_file(client: Client, file: Path, signer: tuple[str, str], output: Output) -> None:
-    """Keep the content as a draft, if it is not, and sign exactly it. `signer`: party, e-mail."""
-    draft = client.post("/v1/agreements", file.read_bytes(), YAML)
-    signature = {"party": signer[0], "signed_by": signer[1], "sha256": _sha256(file)}
+    """Keep the content as a draft, if it is not, and sign exactly it. `signer`: party, e-mail.
+
+    Raises `AgreementInvalid`: nobody is asked about what is no agreement.
+    """
+    content = file.read_bytes()
+    _parsed(content)
+    draft = client.post("/v1/agreements", content, YAML)
+    signature = {"party": signer[0], "signed_by": signer[1], "sha256": hashlib.sha256(content).hexdigest()}
     _show(client.post(f"/v1/agreements/{draft['id']}/signatures", signature), output)
 
 
 def publish_file(client: Client, file: Path, output: Output) -> None:
-    """Publish the draft of exactly this content."""
-    _show(client.post(f"/v1/agreements/{_sha256(file)}/publication", {}), output)
+    """Publish the draft of exactly this content. Raises `AgreementInvalid`."""
+    content = file.read_bytes()
+    _parsed(content)
+    _show(client.post(f"/v1/agreements/{hashlib.sha256(content).hexdigest()}/publication", {}), output)
+
+
+def _parsed(content: bytes) -> Agreement:
+    """Raises `AgreementInvalid`."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise AgreementInvalid([Flaw(1, 1, "", f"not UTF-8 at byte {error.start}")]) from None
+    return parse(text)
 
 
 def _examples(agreement: Agreement, content: str) -> list[dict[str, Any]]:
@@ -75,10 +92,6 @@ def _said(example: dict[str, Any]) -> dict[str, Any]:
     verdict = "holds" if example["holds"] else "fails"
     message = f"{verdict}: expected {example['expected']}; came out {example['came_out']}"
     return {name: example[name] for name in ("line", "column", "path")} | {"message": message}
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _show(draft: dict[str, Any], output: Output) -> None:

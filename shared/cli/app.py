@@ -7,18 +7,36 @@ from typing import Annotated
 
 import typer
 
-from shared.cli.options import DataOption, KeyOption, Output, OutputOption, ProfileOption, UrlOption
+from shared.cli.options import DataOption, KeyOption, LinesOption, Output, OutputOption, ProfileOption, UrlOption
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Lead scoring and handoff between marketing and sales, under an agreement both signed.",
 )
 topics = typer.Typer(no_args_is_help=True, help="The topics of the event log.")
 dlq = typer.Typer(no_args_is_help=True, help="Records that a service could not use.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 agreement = typer.Typer(no_args_is_help=True, help="The agreement between marketing and sales.")
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
+
+        print(f"baton {version('baton')}")
+        raise typer.Exit
+
+
+@app.callback()
+def baton(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Say which Baton this is.")
+    ] = False,
+) -> None:
+    """Lead scoring and handoff between marketing and sales, under an agreement both signed."""
+
+
 app.add_typer(topics, name="topics")
 app.add_typer(dlq, name="dlq")
 app.add_typer(keys, name="keys")
@@ -50,7 +68,9 @@ def up(
 def demo(output: OutputOption = Output.TEXT) -> None:
     """Watch four leads walk the whole way, in one process, through the public API."""
     from shared.cli.demo import run_demo
+    from shared.cli.options import refuse_misspelt
 
+    refuse_misspelt()
     raise typer.Exit(run_demo(output))
 
 
@@ -80,7 +100,9 @@ def ensure(profile: ProfileOption = None, data: DataOption = None, output: Outpu
 
 @app.command()
 def check(
-    grace: Annotated[float, typer.Option("--grace", help="What is younger, in seconds, is still under way.")] = 60.0,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="What is younger, in seconds, is still under way.")
+    ] = 60.0,
     profile: ProfileOption = None,
     data: DataOption = None,
     output: OutputOption = Output.TEXT,
@@ -103,7 +125,7 @@ def tail(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     profile: ProfileOption = None,
     data: DataOption = None,
-    output: OutputOption = Output.TEXT,
+    output: LinesOption = Output.TEXT,
 ) -> None:
     """Show the records of a topic, without a consumer group."""
     from shared.cli.log import Wanted, tail_topic
@@ -135,7 +157,7 @@ def dlq_ls(
     service: ServiceOption = None,
     profile: ProfileOption = None,
     data: DataOption = None,
-    output: OutputOption = Output.TEXT,
+    output: LinesOption = Output.TEXT,
 ) -> None:
     """List dead letters with their cause and origin."""
     from shared.cli.dlq import list_dead
@@ -192,7 +214,9 @@ def keys_new(
 ) -> None:
     """Make an API key. It is shown once; what is stored of it is a hash."""
     from shared.cli.keys import make_key
+    from shared.cli.options import refuse_misspelt
 
+    refuse_misspelt()
     make_key(name, scope, output)
 
 
@@ -201,6 +225,7 @@ def explain(
     lead: Annotated[str, typer.Argument(help="The lead's id.")],
     url: UrlOption = None,
     key: KeyOption = None,
+    profile: ProfileOption = None,
     data: DataOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -209,14 +234,16 @@ def explain(
     from shared.cli.explain import explain_lead
     from shared.cli.options import settings_of
 
-    explain_lead(client_of(settings_of(None, data), url, key), lead, output)
+    explain_lead(client_of(settings_of(profile, data), url, key), lead, output)
 
 
 @agreement.command("check")
 def agreement_check(file: FileArgument, output: OutputOption = Output.TEXT) -> None:
     """Read an agreement, run its examples; errors by line and column (exit 1). Needs no server."""
     from shared.cli.agreement import check_file
+    from shared.cli.options import refuse_misspelt
 
+    refuse_misspelt()
     raise typer.Exit(check_file(file, output))
 
 
@@ -227,6 +254,7 @@ def agreement_sign(
     signed_by: Annotated[str, typer.Option("--by", help="The head's e-mail address, as the agreement names it.")],
     url: UrlOption = None,
     key: KeyOption = None,
+    profile: ProfileOption = None,
     data: DataOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -235,7 +263,7 @@ def agreement_sign(
     from shared.cli.client import client_of
     from shared.cli.options import settings_of
 
-    sign_file(client_of(settings_of(None, data), url, key), file, (party, signed_by), output)
+    sign_file(client_of(settings_of(profile, data), url, key), file, (party, signed_by), output)
 
 
 @agreement.command("publish")
@@ -243,6 +271,7 @@ def agreement_publish(
     file: FileArgument,
     url: UrlOption = None,
     key: KeyOption = None,
+    profile: ProfileOption = None,
     data: DataOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -251,4 +280,4 @@ def agreement_publish(
     from shared.cli.client import client_of
     from shared.cli.options import settings_of
 
-    publish_file(client_of(settings_of(None, data), url, key), file, output)
+    publish_file(client_of(settings_of(profile, data), url, key), file, output)

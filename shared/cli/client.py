@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from shared.lock import running_server
+from shared.lock import DataInUse, running_server
 from shared.settings import Settings
 
 TIMEOUT_SECONDS = 30.0
@@ -20,13 +21,18 @@ class CallFailed(Exception):
     """The server answered, and not with what was asked for."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        super().__init__(f"{status} {problem.get('title', '')}: {problem.get('detail', '')}".rstrip(": "))
+        said = f"{status} {problem.get('title', '')}: {problem.get('detail', '')}".rstrip(": ")
+        super().__init__(f"{said} (--key, else DATA/{KEY_FILE})" if status == 401 else said)
         self.status = status
         self.problem = problem
 
 
 class ServerUnreachable(Exception):
     """No server answered under this URL."""
+
+
+class UrlInvalid(ValueError):
+    """This cannot be a server's URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +61,43 @@ class Client:
         except urllib.error.HTTPError as error:
             with error:
                 raise CallFailed(error.code, _json(error.read())) from None
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
             raise ServerUnreachable(f"no server answers at {self.url} ({cause}); start one: baton up") from None
 
 
 def client_of(settings: Settings, url: str | None, key: str | None) -> Client:
-    """The client for the server under this URL, or for the one that runs on the data directory."""
-    holder = running_server(settings.data_directory)
+    """The client for the server under this URL, or for the one of these settings.
+
+    Raises `UrlInvalid`, `ServerUnreachable`: nobody runs on the data directory.
+    """
     key_file = settings.data_directory / KEY_FILE
-    return Client((url or (holder.url if holder else settings.public_url)).rstrip("/"), key or _read(key_file))
+    where = _checked(url) if url else _server_of(settings)
+    return Client(where.rstrip("/"), key or (key_file.read_text().strip() if key_file.exists() else None))
 
 
-def _read(path: Path) -> str | None:
-    return path.read_text().strip() if path.exists() else None
+def _server_of(settings: Settings) -> str:
+    """Embedded: who holds the data; cluster: the address it is set to serve."""
+    if settings.profile == "cluster":
+        return settings.public_url
+    holder = running_server(settings.data_directory)
+    if holder is None:
+        where = settings.data_directory
+        raise ServerUnreachable(f"no server runs on {where}; start one (baton up --data {where}), or give its --url")
+    if not holder.url.startswith("http"):  # a command that writes, and is soon done
+        raise DataInUse(settings.data_directory, holder)
+    return holder.url
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
+    except ValueError:
+        is_one = False
+    if not is_one or any(character.isspace() for character in url):
+        raise UrlInvalid(f"--url {url}: expected the address of a server, e.g. http://127.0.0.1:8080")
+    return url
 
 
 def _json(content: bytes) -> dict[str, Any]:

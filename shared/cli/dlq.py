@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.bus import Bus, Record, TopicPartition
+from shared.bus import Bus, Record, TopicMissing, TopicPartition
 from shared.cli.log import plain_record, records, with_bus
 from shared.cli.options import Output, show_json, show_table
 from shared.cli.stored import known_service
@@ -42,7 +42,10 @@ def show_dead(settings: Settings, place: str, output: Output) -> int:
 
     async def work(bus: Bus) -> list[Record]:
         where = TopicPartition(dead_letter_topic(service), partition)
-        held = (await bus.ranges([where.topic])).get(where)
+        ranges = await bus.ranges([where.topic])
+        if not ranges:
+            raise TopicMissing(f"{where.topic} does not exist: run `baton topics ensure`")
+        held = ranges.get(where)
         if held is None or not held.begin <= offset < held.end:
             return []
         return await bus.read(where, offset, max_records=1, timeout_seconds=10.0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from shared.bus import Bus, Record, TopicPartition, TopicsReport
+from shared.bus import Bus, Record, TopicMissing, TopicPartition, TopicsReport
 from shared.cli.options import Output, show_json
 from shared.lock import running_server, sole_server
 from shared.nearest import did_you_mean
@@ -104,9 +104,12 @@ async def records(
 ) -> AsyncIterator[Record]:
     """The records from `ends` to the end of each partition; `ends` moves on.
 
-    A partition not in `ends` starts at its first record, or `back` records before its end.
+    A partition not in `ends` starts at its first record, or `back` records before its end. Raises `TopicMissing`.
     """
-    for place, held in sorted((await bus.ranges([topic])).items()):
+    ranges = await bus.ranges([topic])
+    if not ranges:
+        raise TopicMissing(f"{topic} does not exist: run `baton topics ensure`")
+    for place, held in sorted(ranges.items()):
         first = held.begin if back is None else max(held.begin, held.end - back)
         position = ends.get(place, first)
         while position < held.end:

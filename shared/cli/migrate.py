@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 
 from shared.cli.options import Output, show_json, show_table
 from shared.lock import sole_server
@@ -22,6 +23,6 @@ def run_migrate(settings: Settings, *, service: str | None, to: str, output: Out
             for name in ([service] if service else service_names())
         ]
     if output is Output.JSON:
-        show_json([{"service": one.service, "before": one.before, "after": one.after} for one in done])
+        show_json({"services": [asdict(one) for one in done]})
     else:
         show_table(["service", "before", "after"], [(one.service, one.before, one.after) for one in done])

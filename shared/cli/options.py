@@ -27,24 +27,37 @@ class ProfileName(StrEnum):
     CLUSTER = "cluster"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs: one JSON object.")]
+LinesOption = Annotated[
+    Output, typer.Option("--output", "-o", help="For people, or for programs: a JSON object a line, none for nothing.")
+]
 ProfileOption = Annotated[
-    ProfileName | None, typer.Option("--profile", help="Where data lives: files here, or PostgreSQL and Kafka.")
+    ProfileName | None,
+    typer.Option(
+        "--profile", help="Where data lives: files here, or PostgreSQL and Kafka (the default with their addresses)."
+    ),
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", help="The data directory.")]
 UrlOption = Annotated[str | None, typer.Option("--url", help="The server; without it, the one that runs on --data.")]
 KeyOption = Annotated[str | None, typer.Option("--key", help="The API key; without it, DATA/api-key.")]
 
 
+def refuse_misspelt() -> None:
+    """Raise `SettingsInvalid` for every variable with our prefix that nobody knows."""
+    from shared.service import settings_classes
+    from shared.settings import refuse_unknown_variables
+
+    refuse_unknown_variables(os.environ, settings_classes())
+
+
 def settings_of(profile: ProfileName | None, data: Path | None, **given: object) -> Settings:
     """The settings under these options; what is not given comes from the environment."""
-    from shared.service import settings_classes
-    from shared.settings import Settings, load, refuse_unknown_variables
+    from shared.settings import Settings, load
     from shared.telemetry import set_up_logging
 
+    refuse_misspelt()
     set_up_logging(level="error", style="console")  # standard output is the answer's alone
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it has to say comes as our error
-    refuse_unknown_variables(os.environ, settings_classes())
     values = {"profile": profile and profile.value, "data_directory": data, **given}
     return load(Settings, {name: value for name, value in values.items() if value is not None})
 

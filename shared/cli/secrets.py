@@ -36,13 +36,18 @@ GENERATED: Mapping[str, Callable[[], object]] = {
 def generated_key(directory: Path) -> str:
     """The admin key of this data directory; made, with whatever secret is missing, if it is not there."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = _kept(directory / KEY_FILE, lambda: new_key([Scope.ADMIN], name="local")[0])
+    key = _kept(directory / KEY_FILE, lambda: new_key([Scope.ADMIN], name=f"local{secrets.token_hex(3)}")[0])
     made = {name: make() for name, make in GENERATED.items()}
     path = directory / SECRETS_FILE
     kept = json.loads(_kept(path, lambda: json.dumps({"api_keys": [entry_of(key, [Scope.ADMIN])], **made}, indent=2)))
     if made.keys() - kept.keys():
         _write(path, json.dumps(made | kept, indent=2))
     return key
+
+
+def generated_write_key(directory: Path, source: str) -> str:
+    """The Segment write key that was made up for this source."""
+    return str(json.loads((directory / SECRETS_FILE).read_text())["segment_write_keys"][source])
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def test_an_example_that_does_not_hold_fails_the_check_at_its_line(tmp_path: Pat
     text = baton("agreement", "check", file)
     assert text.code == 1
     assert f"{file}:{line}:" in text.out
-    assert text.out.endswith("1 flaws\n")
+    assert text.out.endswith("1 flaw\n")
 
 
 @pytest.mark.parametrize("content", [b"agreement: [", b"agreement: acme\ncompnay: 1\n", b"\xff\xfe", b""])
@@ -52,6 +53,18 @@ def test_a_flaw_is_named_by_line_and_column(tmp_path: Path, content: bytes) -> N
     assert "Traceback" not in ran.err
     flaws = baton("agreement", "check", file, "-o", "json").json["flaws"]
     assert all(flaw["line"] >= 1 and flaw["column"] >= 1 for flaw in flaws)
+
+
+def test_what_is_no_yaml_is_said_without_a_path_and_never_sent(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("agreement: [")
+    checked = baton("agreement", "check", file).out
+    assert re.match(rf"{re.escape(str(file))}:\d+:\d+: not YAML", checked)
+    for command, *more in (["publish"], ["sign", "--party", "sales", "--by", "sam@acme.example"]):
+        ran = baton("agreement", command, file, *more, "--data", server.data)
+        assert ran.code == 1
+        assert "not YAML" in ran.err
+        assert "404" not in ran.err
 
 
 def test_a_file_that_is_not_there_is_a_wrong_call(tmp_path: Path) -> None:
@@ -88,8 +101,14 @@ def test_signed_by_both_published_and_every_score_explains_itself(server: Server
 
 def test_an_unknown_lead_is_exit_code_1_with_the_servers_words(server: Server) -> None:
     ran = baton("explain", "lead_none", "--data", server.data)
+    assert (ran.code, ran.err) == (1, "baton: 404 Unknown lead: no lead has this id or had it\n")
+    assert "ids begin with lead_" in baton("explain", "ana", "--data", server.data).err
+
+
+def test_where_no_server_runs_nobody_else_is_asked(tmp_path: Path) -> None:
+    ran = baton("explain", "lead_none", "--data", tmp_path / "nothere")
     assert ran.code == 1
-    assert "404" in ran.err
+    assert f"no server runs on {tmp_path / 'nothere'}" in ran.err
 
 
 def test_a_wrong_key_is_exit_code_1(server: Server) -> None:

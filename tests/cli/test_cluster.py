@@ -53,7 +53,7 @@ def test_topics_and_tables_are_there_after_the_first_start(cluster: Server, addr
     ensured = command(cluster, addresses, "topics", "ensure")
     assert (ensured.code, ensured.json["present"]) == (0, [topic.name for topic in TOPICS])
     migrated = command(cluster, addresses, "migrate")
-    assert all(one["before"] == one["after"] is not None for one in migrated.json)
+    assert all(one["before"] == one["after"] is not None for one in migrated.json["services"])
 
 
 def test_two_processes_share_one_cluster(cluster: Server, addresses: dict[str, str], tmp_path: Path) -> None:

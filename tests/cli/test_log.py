@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +76,17 @@ def test_tail_of_an_unknown_topic_names_the_nearest(used: Server) -> None:
     assert "did you mean 'baton.leads.v1'" in ran.err
 
 
+def test_a_topic_that_the_log_does_not_have_is_exit_code_1(tmp_path: Path) -> None:
+    EmbeddedBus(tmp_path / "log.sqlite")  # made, and empty
+    for arguments, topic in (
+        (["tail", "baton.leads.v1"], "baton.leads.v1"),
+        (["dlq", "ls"], "baton.handoff.dlq.v1"),
+        (["dlq", "show", "scoring/0/0"], "baton.scoring.dlq.v1"),
+    ):
+        ran = baton(*arguments, "--data", tmp_path)
+        assert (ran.code, ran.err) == (1, f"baton: {topic} does not exist: run `baton topics ensure`\n")
+
+
 @pytest.mark.parametrize("arguments", [["--since", "yesterday"], ["--where", "ce_type"]])
 def test_tail_with_words_it_does_not_know_is_a_wrong_call(used: Server, arguments: list[str]) -> None:
     ran = baton("tail", "baton.leads.v1", "--data", used.data, *arguments)
@@ -104,4 +114,4 @@ def test_a_dead_letter_that_is_not_there_is_exit_code_1(used: Server) -> None:
 
 def test_a_service_without_dead_letters_says_so(used: Server) -> None:
     assert baton("dlq", "ls", "--service", "handoff", "--data", used.data).out == "no dead letters\n"
-    assert json.loads(baton("dlq", "ls", "--service", "handoff", "--data", used.data, "-o", "json").out or "[]") == []
+    assert baton("dlq", "ls", "--service", "handoff", "--data", used.data, "-o", "json").lines == []

@@ -24,7 +24,7 @@ from shared.health import Health, watch_loop
 from shared.heartbeat import STUCK_SECONDS, Pulse, beat, beating
 from shared.lock import DataInUse, running_server, sole_server
 from shared.process import Process, RoleEnded, serve
-from shared.service import Role, Service, UnknownName, choose_roles, load_services, service_names
+from shared.service import ROLES, Role, Service, UnknownName, choose_roles, load_services, service_names
 from shared.settings import Settings, load
 from shared.settle import ConsumerHalted
 from tests.support import ROOT
@@ -266,6 +266,17 @@ def test_an_unknown_role_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     assert choose_roles([service], ["walk"]) == {"walk"}
     with pytest.raises(UnknownName, match=r"unknown role 'wlak'; did you mean 'walk'\?; known: api, walk"):
         choose_roles([service], ["wlak"])
+
+
+async def test_the_roles_that_are_known_before_a_service_is_built_are_its_own(tmp_path: Path) -> None:
+    bus = EmbeddedBus(tmp_path / "log.sqlite")
+    services = load_services(service_names(), bus, load(Settings, {"data_directory": tmp_path}))
+    assert {service.name: set(ROLES[service.name]) for service in services} == {
+        service.name: choose_roles([service], None) for service in services
+    }
+    for service in services:
+        await service.database.close()
+    await bus.close()
 
 
 async def test_an_unknown_service_is_refused_with_the_known_ones(tmp_path: Path) -> None:
