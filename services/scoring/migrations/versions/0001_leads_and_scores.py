@@ -30,7 +30,10 @@ def downgrade() -> None:
 
 
 def _create_leads() -> None:
-    """`merged_into` always names the root; `agreement_version` 0: not scored yet; `facts`: JSON, see `score.Facts`."""
+    """`merged_into` always names the root; `agreement_version` 0: not scored yet; `facts`: JSON, see `score.Facts`.
+
+    `last_received_at`: at least that; the scores' `as_of_at` may be later.
+    """
     op.create_table(
         "leads",
         sa.Column("lead_id", sa.Text, primary_key=True),
