@@ -133,9 +133,12 @@ def merge(desk: Desk, merged: LeadMerged, cause: str) -> None:
         new = gained.get(case.handoff.handoff_id, [])
         desk.put(all_touched(case, new, desk.terms(case.handoff), desk.now))
     desk.touches[survivor] = [*desk.touches.pop(absorbed, []), *desk.touches.get(survivor, [])]
-    for key, deal in desk.deals.items():
+    for key, deal in list(desk.deals.items()):
         if deal.lead_id == absorbed:
             desk.deals[key] = replace(deal, lead_id=survivor)
+    for deal in [deal for deal in desk.deals.values() if deal.lead_id == survivor]:
+        if _is_without_cycle(desk, deal):
+            follow_deal(desk, deal)
 
 
 def give_way(desk: Desk, lead_id: str, cause: str) -> None:
@@ -198,7 +201,8 @@ def tell_deal(desk: Desk, event: OpportunityChanged) -> None:
 
 def follow_deal(desk: Desk, deal: Deal) -> None:
     """Link a deal to the one cycle it belongs to, and move that handoff to the stage its agreement maps it to."""
-    case = desk.cases.get(deal.handoff_id) if deal.handoff_id else _cycle_of(desk, deal)
+    linked = None if _is_without_cycle(desk, deal) else desk.cases.get(deal.handoff_id or "")
+    case = linked or _cycle_of(desk, deal)
     if case is None:
         return
     terms = desk.terms(case.handoff)
@@ -210,6 +214,12 @@ def follow_deal(desk: Desk, deal: Deal) -> None:
     at = min(deal.occurred_at, deal.received_at)
     change = Change(DEAL_ACTIONS[stage], deal.source, deal.opportunity_id, at=at, reason=deal.reason)
     desk.put(deal_moved(case, change, terms, desk.now))
+
+
+def _is_without_cycle(desk: Desk, deal: Deal) -> bool:
+    """Linked to no handoff, or to one that gave way to another in a merge."""
+    case = desk.cases.get(deal.handoff_id) if deal.handoff_id else None
+    return deal.handoff_id is None or (case is not None and case.handoff.state is State.MERGED)
 
 
 def _cycle_of(desk: Desk, deal: Deal) -> Case | None:

@@ -82,13 +82,14 @@ async def record_sales(records: Records, *, session: Session, now: datetime) -> 
     await _write(session, desk)
 
 
-def _follow(desk: Desk, received: Received[Event], answered: Collection[str]) -> None:
+def _follow(desk: Desk, received: Received[Event], answered: set[str]) -> None:
     match received.event:
         case MqlQualified() as mql:
             desks.open_handoff(desk, mql, received.traceparent)
         case LeadMerged() as merged:
             desks.merge(desk, merged, received.id)
         case MqlRetractionRequested() as asked if received.id not in answered:
+            answered.add(received.id)
             desks.decide_retraction(desk, asked, received.id)
 
 

@@ -186,6 +186,35 @@ async def test_after_a_merge_one_handoff_gives_way_and_ends_no_cycle(database: D
     assert (last.type, last.opened_for, last.ends_cycle) == ("handoff.merged", "lead_2", False)
 
 
+async def test_a_merge_brings_the_deal_that_the_other_lead_had(database: Database) -> None:
+    at = recently()
+    await handle(database, route_leads, [mql("lead_1", at=at - minutes(1))])
+    await handle(database, record_sales, [deal("lead_2", "closedwon", at)])
+    assert (await state_of(database))[0] is State.ASSIGNED
+    await handle(database, route_leads, [LeadMerged(absorbed_id="lead_2", survivor_id="lead_1", merged_at=at)])
+    assert (await state_of(database))[0] is State.WON
+
+
+async def test_the_deal_of_a_handoff_that_gave_way_moves_the_one_that_stays(database: Database) -> None:
+    at = recently()
+    await handle(database, route_leads, [mql("lead_1", at=at - minutes(2)), mql("lead_2", at=at - minutes(1))])
+    await handle(database, record_sales, [touched("lead_1", "ana", at), deal("lead_2", "presentationscheduled", at)])
+    await handle(database, record_sales, [deal("lead_1", "presentationscheduled", at, opportunity_id="deal_2")])
+    await handle(database, route_leads, [LeadMerged(absorbed_id="lead_2", survivor_id="lead_1", merged_at=at)])
+    assert (await state_of(database, "lead_2"))[0] is State.MERGED
+    await handle(database, record_sales, [deal("lead_2", "closedwon", at + minutes(0.1))])
+    assert (await state_of(database, "lead_1"))[0] is State.WON
+
+
+async def test_a_retraction_asked_twice_at_once_is_answered_once(database: Database) -> None:
+    at = recently()
+    await handle(database, route_leads, [mql("lead_1", at=at)])
+    await handle(database, record_sales, [touched("lead_1", "ana", at)])
+    asked = received(MqlRetractionRequested(lead_id="lead_1", mql_id=mql_id("lead_1"), reason="fraud", requested_at=at))
+    await handle(database, route_leads, [asked, asked])
+    assert (await types(database)).count("handoff.retraction_refused") == 1
+
+
 async def test_what_comes_under_an_absorbed_id_reaches_the_survivor_and_keeps_its_key(database: Database) -> None:
     at = recently()
     await handle(database, route_leads, [mql("lead_1", at=at)])
