@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 
+from services.scoring.brief import asked_for, summed_up
 from services.scoring.qualify import FIRST, Cycle, Mql, Qualification, current_cycle, judge, mql_id
 from services.scoring.score import (
     Facts,
@@ -51,7 +52,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A lead became an MQL: under which clause, with which score, and why."""
+    """A lead became an MQL: under which clause, with which score, and why; `attributes`: those the agreement names."""
 
     lead_id: str
     card: Card
@@ -208,7 +209,8 @@ def _judge(lead: Lead, standing: Standing) -> list[Crossing]:
     mql = Mql(mql_id(lead.lead_id, card.product, card.motion, number), lead.lead_id, card.product, card.motion, number)
     _open(lead, mql)
     lines = explain(card, earn(card, standing.tally, attributes, day_of(lead.last_received_at, card.zone)))
-    return [Crossing(lead.lead_id, card, lead.version, mql, qualification, now, lines, attributes)]
+    known = asked_for(attributes, card.fields)
+    return [Crossing(lead.lead_id, card, lead.version, mql, qualification, now, summed_up(lines), known)]
 
 
 def _open(lead: Lead, mql: Mql) -> None:

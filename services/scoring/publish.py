@@ -7,6 +7,7 @@ from datetime import datetime
 
 from services.scoring import store
 from services.scoring.batch import Batch, Crossed, Merged
+from services.scoring.brief import MAX_CLAUSE, cut
 from services.scoring.lead import Displayed, Lead, Standing, display
 from shared.db import Session
 from shared.events import LeadMerged, LeadScored, MqlQualified
@@ -58,12 +59,12 @@ def _tell_qualified(session: Session, crossed: Crossed, contact: Contact) -> Non
         score=crossing.reading.score / 100,
         dimensions=_points(crossing.reading.dimensions),
         bucket=crossing.reading.bucket,
-        clause=crossing.qualification.clause,
+        clause=crossing.qualification.clause[:MAX_CLAUSE],
         raised_hand=crossing.qualification.raised_hand is not None,
         agreement_version=crossing.agreement_version,
         qualified_at=crossed.qualified_at,
         explanation=list(crossing.explanation),
-        contact=dict(contact),
+        contact=cut(contact),
         attributes=crossing.attributes,
     )
     emit(session, event, cause=crossed.cause, event_id=crossing.mql.mql_id)

@@ -25,6 +25,7 @@ GROUP_BOUNDS: tuple[Bound, Bound] = ("group_cap", "group_floor")
 DIMENSION_BOUNDS: tuple[Bound, Bound] = ("dimension_cap", "dimension_floor")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+MAX_FACTS = 1000  # a public write key can make up names without end, and every batch reads all of them
 
 
 class Fact(NamedTuple):
@@ -128,7 +129,9 @@ def learn(facts: Facts, activity: ActivityRecorded) -> bool:
         known = facts.get(name)
         if known is None or (known.occurred_us, known.activity_id) < (fact.occurred_us, fact.activity_id):
             facts[name] = fact
-            changed = changed or known is None or _differ(known.value, value)
+            # To a condition, true is not 1.
+            changed = changed or known is None or (type(known.value), known.value) != (type(value), value)
+    _bound(facts)
     return changed
 
 
@@ -139,6 +142,7 @@ def joined(one: Facts, other: Facts) -> Facts:
         known = facts.get(name)
         if known is None or (known.occurred_us, known.activity_id) < (fact.occurred_us, fact.activity_id):
             facts[name] = fact
+    _bound(facts)
     return facts
 
 
@@ -214,9 +218,11 @@ def gained(card: Card, tally: Tally) -> int:
 NOTHING = Earned(0, 0)
 
 
-def _differ(one: Scalar, other: Scalar) -> bool:
-    """Whether a condition may tell them apart: to it, true is not 1."""
-    return type(one) is not type(other) or one != other
+def _bound(facts: Facts) -> None:
+    """Keep the first names of all that were ever told: the same ones, in whichever order they came."""
+    if len(facts) > MAX_FACTS:
+        for name in sorted(facts)[MAX_FACTS:]:
+            del facts[name]
 
 
 def _count(counts: Counts, rule: str, bucket: int) -> None:

@@ -100,7 +100,7 @@ class Clause:
 @dataclass(frozen=True, slots=True)
 class Card:
     """A scorecard of one version of the agreement. `factual` and `fading`: the dimensions that attributes, and days,
-    change without an activity that counts."""
+    change without an activity that counts. `fields`: the attributes that anything in the agreement asks about."""
 
     id: str
     product: str
@@ -110,6 +110,7 @@ class Card:
     rules: tuple[Rule, ...]
     factual: frozenset[str]
     fading: frozenset[str]
+    fields: frozenset[str]
     rules_by_kind: Mapping[str, tuple[Rule, ...]]
     hands_by_kind: Mapping[str, tuple[RaisedHand, ...]]
     buckets: tuple[tuple[str, Matches], ...]
@@ -150,6 +151,7 @@ def _card(agreement: Agreement, scorecard: Scorecard) -> Card:
         rules=rules,
         factual=frozenset(rule.dimension for rule in rules if not rule.kinds),
         fading=frozenset(rule.dimension for rule in rules if rule.kinds),
+        fields=agreement.fields,
         rules_by_kind=_by_kind((kind, rule) for rule in rules for kind in rule.kinds),
         hands_by_kind=_by_kind(_raised_hands(scorecard)),
         buckets=tuple((bucket.id, asking(bucket.when.term if bucket.when else ALWAYS)) for bucket in scorecard.buckets),

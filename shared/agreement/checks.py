@@ -9,6 +9,8 @@ from shared.agreement.conditions import Condition
 from shared.agreement.flaws import Fault, Step, shown, unknown
 from shared.agreement.model import Agreement
 
+MAX_ATTRIBUTES = 100
+
 
 class Check(NamedTuple):
     needs: frozenset[str]
@@ -25,6 +27,12 @@ def _effective_times(agreement: Agreement) -> Iterator[Fault]:
     since, until = agreement.effective_from, agreement.effective_to
     if since is not None and until is not None and until <= since:
         yield Fault(("effective_to",), f"{until.isoformat()} is not after effective_from, {since.isoformat()}")
+
+
+def _attributes(agreement: Agreement) -> Iterator[Fault]:
+    """An MQL carries them all to sales, in one event."""
+    if len(agreement.fields) > MAX_ATTRIBUTES:
+        yield Fault((), f"its conditions name {len(agreement.fields)} attributes of leads; at most {MAX_ATTRIBUTES}")
 
 
 def _people(agreement: Agreement) -> Iterator[Fault]:
@@ -123,6 +131,7 @@ CHECKS = (
     Check(frozenset({"routing", "reps", "parties"}), _last_resorts),
     Check(frozenset({"scorecards"}), _one_scorecard_each),
     Check(frozenset({"scorecards"}), _examples),
+    Check(frozenset({"definitions", "routing", "scorecards", "sla"}), _attributes),
     Check(frozenset({"routing", "scorecards"}), _route_conditions),
     Check(frozenset({"sla", "scorecards"}), _policy_conditions),
 )

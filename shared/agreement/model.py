@@ -74,6 +74,21 @@ class Agreement(Part):
         """The zone of limits and windows."""
         return ZoneInfo(self.timezone)
 
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The attributes of a lead that any condition asks about."""
+        choices = [part.when for part in (*self.routing, *self.sla.policies) if part.when is not None]
+        personas = [persona.when for persona in self.definitions.personas]
+        rules = (
+            rule
+            for card in self.scorecards
+            for dimension in card.dimensions
+            for group in dimension.groups
+            for rule in group.rules
+        )
+        conditions = [*choices, *personas, *(rule.when for rule in rules if not rule.when.activities)]
+        return frozenset(test.field for condition in conditions for test in condition.tests())
+
     def scorecard(self, id: str) -> Scorecard | None:
         return next((scorecard for scorecard in self.scorecards if scorecard.id == id), None)
 

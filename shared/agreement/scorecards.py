@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from shared.agreement.conditions import AllOf, Condition, Facts, When, fields_of
 from shared.agreement.durations import ExactDuration, HalfLife
@@ -18,6 +18,7 @@ from shared.agreement.parts import Choice, Listed, Named, NamedChoices, Part, Po
 Motion = Literal["new_business", "expansion", "renewal"]
 Window = Literal["hour", "day", "week", "month"]
 
+MAX_DIMENSIONS = 20
 NUMERIC = ("gt", "gte", "lt", "lte", "between")
 
 
@@ -114,6 +115,12 @@ class Requalify(Part):
     or_points: Points | None = Field(default=None, gt=0)
 
 
+def _few(dimensions: tuple[Dimension, ...]) -> tuple[Dimension, ...]:
+    if len(dimensions) > MAX_DIMENSIONS:
+        raise ValueError(f"{len(dimensions)} dimensions; at most {MAX_DIMENSIONS}")
+    return dimensions
+
+
 class Scorecard(Part):
     """One score, of a product and a motion."""
 
@@ -124,7 +131,7 @@ class Scorecard(Part):
     id: Slug
     product: Slug
     motion: Motion
-    dimensions: Named[Dimension]
+    dimensions: Annotated[Named[Dimension], AfterValidator(_few)]
     buckets: NamedChoices[Bucket]
     mql: Mql
     requalify: Requalify | None = None

@@ -189,6 +189,20 @@ async def test_activity_without_an_agreement_is_kept_and_scored_once_there_is_on
     assert await scorer.refold() == 0
 
 
+async def test_a_lead_of_whom_too_much_was_told_still_becomes_an_mql(databases: Databases) -> None:
+    scorer = Scorer(databases.open("scoring"))
+    for part in range(6):
+        told = {f"a{part}_{number}": "x" * 600 for number in range(98)}
+        await scorer.take(activity("form", id=f"fat{part}", attributes=told, agreement_version=None))
+    await scorer.take(a_good_company(id="company", agreement_version=None))
+    await scorer.take(activity("demo_requested", NOON + HOUR, id="demo", agreement_version=None))
+    content = AGREEMENT.replace("qualify_max_age: P2D", "qualify_max_age: P9999D")
+    await scorer.publish(1, content)
+    assert await scorer.refold() == 1
+    (mql,) = await scorer.told(MqlQualified)
+    assert mql.attributes == {"company_size": 500}
+
+
 async def test_a_new_version_rescores_a_lead_at_its_next_activity_or_in_the_background(scorer: Scorer) -> None:
     clicks = [activity("email_clicked", id=name, lead_id=lead) for name, lead in (("1", ANNA), ("2", BERT))]
     await scorer.take(*clicks)
