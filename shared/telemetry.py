@@ -74,6 +74,7 @@ class Metrics:
     loop_lag_seconds: Gauge
     roles_halted: Gauge  # role
     handoffs_put_off: Counter  # service, step
+    leads_put_off: Counter
     deliveries_ended: Counter  # service, channel, state
     deliveries_failed: Counter  # service, channel
 
@@ -112,6 +113,7 @@ metrics = Metrics(
     handoffs_put_off=_counter(
         "handoffs_put_off", "Handoffs that no clock or router could do: somebody must look", "service", "step"
     ),
+    leads_put_off=_counter("leads_put_off", "Leads that a new agreement could not score: somebody must look"),
     deliveries_ended=_counter(
         "deliveries_ended", "Notifications delivered, dead (somebody must look) or stale", "service", "channel", "state"
     ),

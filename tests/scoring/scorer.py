@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from services.scoring.handlers import HANDLERS
-from services.scoring.refold import refold_some
+from services.scoring.refold import Pace, refold_some
 from shared.agreement import sha256
 from shared.bus import Message, Record
 from shared.db import Database, Session
@@ -77,7 +77,7 @@ class Scorer:
         )
 
     async def refold(self) -> int:
-        return await self.database.run(refold_some)
+        return await self.database.run(lambda session: refold_some(session, Pace()))
 
     async def told(self, kind: type[E]) -> list[E]:
         """What it told of one type, in order."""

@@ -49,12 +49,15 @@ LOCK = sql(
     lead_id="text",
 )
 
+# No order: who skips what is locked waits for nobody, and sorting for each batch all that is left to do is quadratic.
 LOCK_OUTDATED = sql(
     """
     SELECT lead_id, merged_into, agreement_version, last_received_at, facts FROM leads
     WHERE merged_into IS NULL AND agreement_version < :version
-    ORDER BY lead_id LIMIT :limit {skip_locked}
-    """
+        AND lead_id NOT IN (SELECT but_lead FROM {rows})
+    LIMIT :limit {skip_locked}
+    """,
+    but_lead="text",
 )
 
 
@@ -90,9 +93,10 @@ async def lock(session: Session, lead_ids: Iterable[str], *, merging: Iterable[s
     return Locked({root: rows[root] for root in set(roots.values())}, roots)
 
 
-async def lock_outdated(session: Session, version: int, limit: int) -> Locked:
-    """Lock some leads that an older version of the agreement scored, but none that somebody else holds."""
-    rows = {row.lead_id: row for row in await session.execute(LOCK_OUTDATED, version=version, limit=limit)}
+async def lock_outdated(session: Session, version: int, limit: int, put_off: Iterable[str]) -> Locked:
+    """Lock some leads that an older version of the agreement scored; none that somebody holds, or that was put off."""
+    found = await session.execute(LOCK_OUTDATED, column(put_off), version=version, limit=limit)
+    rows = {row.lead_id: row for row in found}
     return Locked(rows, {lead_id: lead_id for lead_id in rows})
 
 
