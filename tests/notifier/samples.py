@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from shared.agreement import parse, sha256
 from shared.bus import Record
@@ -121,7 +122,8 @@ def sla(
 def nurture(
     kind: type[NurtureEvent] = NurtureSuspended, *, version: int = 1, number: int = 1, at: datetime = FRIDAY
 ) -> NurtureEvent:
-    common = {"handoff_id": f"handoff_{number}", "mql_id": f"mql_{number}", "opened_for": LEAD, "lead_id": LEAD}
+    common: dict[str, Any] = {"handoff_id": f"handoff_{number}", "mql_id": f"mql_{number}"}
+    common |= {"opened_for": LEAD, "lead_id": LEAD}
     if kind is NurtureRequested:
         wake_at = FRIDAY + timedelta(days=90)
         return NurtureRequested(
