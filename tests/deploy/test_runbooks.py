@@ -52,8 +52,10 @@ def test_the_containers_it_names_are_in_the_compose_file() -> None:
 def test_the_roles_it_names_are_the_services_own(tmp_path: Path) -> None:
     splits = [words for words in typed("python -m") if words[0].startswith("services.")]
     assert len(splits) >= 3
-    for module, flag, roles in splits:
-        assert flag == "--roles"
+    for module, *options in splits:
+        given = dict(zip(options[::2], options[1::2], strict=True))
+        assert given.keys() <= {"--roles", "--port"}
+        roles = given.get("--roles", "api")
         settings = Settings(data_directory=tmp_path)
         services = load_services([module.removeprefix("services.")], EmbeddedBus(tmp_path / "log.sqlite"), settings)
         assert choose_roles(services, roles.split(",")) == set(roles.split(","))
