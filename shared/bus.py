@@ -139,7 +139,7 @@ class Consumer(Protocol):
         """The next fetch of this partition starts at `offset`. Without effect on a partition that is not assigned."""
         ...
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def hint(self, offsets: Mapping[TopicPartition, int]) -> None:
         """A hint for lag tools: the group's offsets. Bounded in time; the caller may ignore its `BusError`."""
         ...
 
@@ -168,7 +168,7 @@ class Bus(Protocol):
         ...
 
     async def committed(self, group: str, topics: Sequence[str]) -> dict[TopicPartition, int]:
-        """The group's committed offsets (the hint of `Consumer.commit`); partitions without one are absent."""
+        """The group's committed offsets (see `Consumer.hint`); partitions without one are absent."""
         ...
 
     async def owners(self, group: str) -> dict[TopicPartition, str]:

@@ -182,7 +182,7 @@ class Consumer:
         if not moved:
             return
         try:
-            await consumer.commit({lane.place: lane.position for lane in moved})
+            await consumer.hint({lane.place: lane.position for lane in moved})
         except BusError as error:
             log.info("consume.hint_lost", service=self._service, cause=type(error).__name__)
             return

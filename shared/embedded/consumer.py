@@ -54,7 +54,7 @@ class EmbeddedConsumer:
             self._positions[place] = offset
             self._gap = None
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def hint(self, offsets: Mapping[TopicPartition, int]) -> None:
         await self._bus.commit_offsets(self._name, offsets)
 
     def assignment(self) -> frozenset[TopicPartition]:

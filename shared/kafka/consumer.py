@@ -88,7 +88,7 @@ class KafkaConsumer:
             with suppress(IllegalStateError):  # revoked, and we are about to hear of it
                 self._reading.seek(place, offset)
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    async def hint(self, offsets: Mapping[TopicPartition, int]) -> None:
         if self._client is None:
             raise BusUnavailable("the consumer is closed")
         physical = {self._reading.physical(place): offset for place, offset in offsets.items()}

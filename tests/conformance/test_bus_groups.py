@@ -79,7 +79,7 @@ async def test_the_groups_own_offsets_are_never_read_from(log: Bus) -> None:
     await publish(log, [message(key) for key in keys_of(FIRST, 3)])
     async with member(log, Story()) as consumer:
         await fetch_until(consumer, 3)
-        await consumer.commit({FIRST: 3})
+        await consumer.hint({FIRST: 3})
     async with member(log, Story({FIRST: 1})) as consumer:
         assert [record.offset for record in await fetch_until(consumer, 2)] == [1, 2]
 
@@ -115,8 +115,8 @@ async def test_committed_offsets_can_be_asked_for(log: Bus) -> None:
     assert await log.committed(GROUP, [THINGS.name]) == {}
     async with member(log, Story()) as consumer:
         await settled(consumer)
-        await consumer.commit({FIRST: 7, SECOND: 2})
-        await consumer.commit({FIRST: 8})
+        await consumer.hint({FIRST: 7, SECOND: 2})
+        await consumer.hint({FIRST: 8})
         assert await log.committed(GROUP, [THINGS.name]) == {FIRST: 8, SECOND: 2}
     assert await log.committed(GROUP, [OTHERS.name]) == {}
     assert await log.committed("another", [THINGS.name]) == {}

@@ -43,7 +43,7 @@ async def test_records_and_offsets_outlive_the_process(log: EmbeddedBus, tmp_pat
     await publish(log, [message(key) for key in keys_of(FIRST, 3)])
     async with member(log, Story()) as consumer:
         await settled(consumer)
-        await consumer.commit({FIRST: 2})
+        await consumer.hint({FIRST: 2})
     await log.close()
     again = EmbeddedBus(tmp_path / "data" / "log.sqlite")
     assert (await again.ranges([THINGS.name]))[FIRST] == OffsetRange(0, 3)

@@ -153,7 +153,7 @@ async def test_deployments_with_other_prefixes_see_nothing_of_each_other(log: Ka
         assert [found.end for found in (await other.ranges([THINGS.name])).values()] == [0, 0]
         async with member(log, Story()) as consumer:
             await settled(consumer)
-            await consumer.commit({FIRST: 1})
+            await consumer.hint({FIRST: 1})
         assert await other.committed(GROUP, [THINGS.name]) == {}
     finally:
         await other.close()
@@ -243,7 +243,7 @@ async def _outage(bus: KafkaBus, producer: Any, consumer: Any) -> None:
     assert isinstance(verdict, BusUnavailable)
     assert time.monotonic() - started_at < QUICK.publish_seconds + 1
     with pytest.raises(BusUnavailable):
-        await consumer.commit({FIRST: 0})
+        await consumer.hint({FIRST: 0})
     with pytest.raises(BusUnavailable):
         await bus.ranges([THINGS.name])
     with pytest.raises(BusUnavailable, match="has not answered this consumer"):
