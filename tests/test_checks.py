@@ -21,6 +21,8 @@ from tests.scoring.leads import activity
 from tests.scoring.scorer import Scorer
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 DAY = timedelta(days=1)
 NONE = timedelta()
 PUBLISHED = "UPDATE outbox SET published_at = clock_timestamp()"

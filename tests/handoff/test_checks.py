@@ -16,6 +16,8 @@ from tests.handoff.terms import handle, minutes, mql, publish
 from tests.handoff.test_handlers import deal, touched
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 LONG_AGO = "'2020-01-01T00:00:00.000000Z'"
 AS_THEY_ARE = ", ".join(name for name in COLUMNS if name != "clock_id")
 TWICE_FIRED = f"""

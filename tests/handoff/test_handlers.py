@@ -33,6 +33,8 @@ from tests.handoff.support import emitted
 from tests.handoff.terms import handle, handoff_id, minutes, mql, mql_id, publish, received
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 SHARES = sql("SELECT rep, debt, assigned FROM shares ORDER BY rep")
 TOUCHES = sql("SELECT touch_id, lead_id, came_in_under FROM touches ORDER BY touch_id")
 DEALS = sql("SELECT opportunity_id, stage, amount, handoff_id, lead_id FROM opportunities ORDER BY opportunity_id")

@@ -20,6 +20,8 @@ from tests.scoring.leads import ANNA, BERT, NOON, VISITOR, a_good_company, activ
 from tests.scoring.scorer import Scorer, merged, rejected
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 NOT_FIRST = "id > (SELECT min(id) FROM outbox)"  # before what it is of, rows may have been pruned
 NO_GRACE = timedelta()

@@ -20,6 +20,8 @@ from tests.scoring.arriving import outside_data, rows, told
 from tests.scoring.serving import HUBSPOT_SECRET, NOW, PUBLIC_URL, Intake, serving
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 PATH = "/webhooks/hubspot"
 
 

@@ -17,6 +17,8 @@ from tests.scoring.arriving import call_of, outside_data, page, rows
 from tests.scoring.serving import WRITE_KEY, Intake, serving
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 BASIC = httpx.BasicAuth(WRITE_KEY, "")
 TRACK = {"event": "Signed Up", "userId": "u1"}
 

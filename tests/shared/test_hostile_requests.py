@@ -21,6 +21,8 @@ from shared.sql import sql
 from shared.web import add_problem_handlers
 from tests.support import Databases
 
+pytestmark = pytest.mark.slow
+
 BY_TEXT = sql("SELECT 1 AS one WHERE CAST(:given AS text) = 'x'")
 BY_INTEGER = sql("SELECT 1 AS one WHERE CAST(:given AS bigint) = 1")
 BY_ROWS = sql("SELECT given FROM {rows} WHERE given = 1", given="bigint")

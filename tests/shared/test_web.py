@@ -136,6 +136,7 @@ async def test_a_database_that_is_away_is_503_and_says_nothing_of_itself(client:
     assert "db.internal" not in answer.text
 
 
+@pytest.mark.slow  # a traceback with source lines
 async def test_an_unforeseen_error_is_a_bare_500_with_the_trace_it_is_logged_under(client: httpx.AsyncClient) -> None:
     answer = await client.get("/broken")
     body = problem(answer, 500, "/problems/internal-error")
